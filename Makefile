@@ -1,0 +1,91 @@
+# Every verb of the project: `make help` lists them, and CI calls nothing else.
+# It runs on a machine with Python, Node, npm, make and git; `make install` brings everything else, hash by hash.
+
+PYTHON ?= python3
+TEAM ?= quotes
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# Many images set this; without bytecode files Python compiles all of aws_cdk at every synthesis (+4 s).
+unexport PYTHONDONTWRITEBYTECODE
+# jsii's banner about this Node comes at every start; `make install` says the same once, in one line.
+export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
+# Trust the certificates that the machine trusts, as pip does: behind a company's proxy nothing else works.
+export UV_SYSTEM_CERTS := true
+
+.PHONY: help
+help: ## List these verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: .venv/.installed node_modules/.installed ## Install everything, pinned and hashed, into .venv and node_modules
+
+.PHONY: local
+local: install ## Rehearse a whole environment on the embedded AWS, to the report: make local TEAM=quotes
+	@$(BIN)/rft up $(TEAM)
+
+.PHONY: test
+test: lint types unit infra embedded ## Everything that CI checks
+
+.PHONY: lint
+lint: install ## Formatting and lint rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+.PHONY: types
+types: install ## Static types of infra, lambdas and rft
+	$(BIN)/mypy
+
+.PHONY: unit
+unit: install ## Tests that need no template and no AWS
+	$(BIN)/python -m pytest tests/unit
+
+.PHONY: infra
+infra: install ## Tests of the templates
+	$(BIN)/python -m pytest tests/infra
+
+.PHONY: embedded
+embedded: install ## Tests that deploy to the embedded AWS and train there
+	$(BIN)/python -m pytest tests/embedded
+
+.PHONY: bench
+bench: install ## How long synthesis takes with many teams, and `make local` when warm
+	$(BIN)/python -m tests.benchmarks
+
+# Each list is solved together with the others, so a version that is tested is the version that is deployed.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate $(UPGRADE)
+LISTS = $(wildcard requirements/*.in requirements/rewards/*.in teams/*/requirements.in)
+
+.PHONY: lock
+lock: .venv/.uv ## Lock what pyproject.toml, package.json and the *.in files name: make lock UPGRADE=--upgrade
+	$(COMPILE) pyproject.toml --group embedded --group dev $(LISTS) --output-file requirements/dev.txt
+	for list in $(LISTS); do \
+		$(COMPILE) "$$list" --constraint requirements/dev.txt --output-file "$${list%.in}.txt" || exit 1; \
+	done
+	npm install --package-lock-only --loglevel=error
+
+.PHONY: clean
+clean: ## Stop the embedded AWS and remove what was built, except installations and reports
+	@if [ -x $(BIN)/rft ]; then $(BIN)/rft down; fi
+	rm -rf build cdk.out .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -not -path './node_modules/*' -prune -exec rm -rf {} +
+
+# The stamps say when each list was last installed. pip installs uv and nothing else; uv does the rest.
+.venv/.uv: requirements/install.txt
+	@$(PYTHON) -m rft.toolchain
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary=:all: --require-hashes -r $<
+	@touch $@
+
+.venv/.installed: .venv/.uv requirements/dev.txt pyproject.toml
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+node_modules/.installed: package.json package-lock.json .npmrc | .venv/.uv
+	npm ci --loglevel=error
+	@touch $@

@@ -1,0 +1,1 @@
+"""A person's terminal and CI: the `rft` command."""
