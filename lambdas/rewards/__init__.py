@@ -1,0 +1,1 @@
+"""One reward function a file; this folder's listing is the registry."""
