@@ -1,0 +1,207 @@
+"""Checks the datasets of a run and puts them where the run and the customization job read them.
+
+Event: the run document (see `start`).
+Returns: {"train": uri, "evaluation": uri, "dataset": {"sha256", "train_rows", "evaluation_rows"},
+    "prompts": {"bucket", "key", "count"}}.
+Writes: DATASETS/datasets/<sha256>/{train,evaluation}.jsonl; runs/<run>/{run,dataset}.json and prompts.jsonl.
+    A line of prompts.jsonl is one item to measure:
+    {"index", "id", "messages", "reference_answer", "metadata"}.
+    dataset.json: {"sha256", "source", "train": profile, "evaluation": profile, "leaked", "measured"};
+    `leaked` counts the evaluation prompts that are in the training file as well, which are never measured.
+Errors: `DatasetError` with all that is wrong with both files, line by line, also when a file cannot be read
+    or has changed since the run was started. botocore's own errors by their own names.
+Environment: STACK, DATASETS, ARTIFACTS.
+IAM:
+    - s3:GetObject on the two source objects of SETTINGS, on DATASETS/incoming/* and DATASETS/datasets/*;
+    - s3:ListBucket on DATASETS (so that a missing object reads as missing, not as forbidden);
+    - s3:PutObject on DATASETS/datasets/*;
+    - s3:PutObject on ARTIFACTS/runs/*;
+    - kms:Decrypt, kms:GenerateDataKey on the key of DATASETS and ARTIFACTS.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lambdas import dataset
+from lambdas.dataset import Dataset, DatasetError
+from lambdas.workflow import runs
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
+    from types_boto3_s3 import S3Client
+    from types_boto3_s3.type_defs import GetObjectOutputTypeDef
+
+# What a person mends; everything else is the service's trouble and worth a retry.
+_UNREADABLE = frozenset(
+    {
+        "403",
+        "404",
+        "AccessDenied",
+        "AccessDeniedException",
+        "InvalidBucketName",
+        "InvalidObjectState",
+        "KMS.DisabledException",
+        "KMS.NotFoundException",
+        "NoSuchBucket",
+        "NoSuchKey",
+        "PermanentRedirect",
+        "PreconditionFailed",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A checked file: where it is, which version of it was read, and what it holds."""
+
+    uri: str
+    etag: str
+    facts: Dataset
+
+
+def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
+    """Checks, copies and profiles the files of a run, and picks the prompts to measure (see the module)."""
+    run, source = event["run"], event["source"]
+    # First of all, so that a run that fails here has its document among the evidence.
+    runs.write(run, "run.json", dict(event))
+    train, evaluation = _check(source, event["training"].get("maxPromptLength"))
+    content = dataset.identity(train.facts.sha256, evaluation.facts.sha256)
+    if source.get("sha256", content) != content:
+        raise DatasetError(
+            f"{train.uri} or {evaluation.uri} has changed since the run was started: start another run"
+        )
+    target = {
+        "train": _copy(train, f"datasets/{content}/train.jsonl"),
+        "evaluation": _copy(evaluation, f"datasets/{content}/evaluation.jsonl"),
+    }
+    items = dataset.held_out(
+        _get(target["evaluation"])["Body"],
+        event["measurement"]["prompts"],
+        training=train.facts.prompts,
+    )
+    if len(items) < dataset.EVALUATION_ROWS[0]:
+        raise DatasetError(
+            f"{evaluation.uri} holds {len(items)} different prompts that are not in {train.uri} as well, and"
+            f" at least {dataset.EVALUATION_ROWS[0]} are needed to measure a model: hold out more"
+        )
+    runs.write(run, "prompts.jsonl", b"".join(msgspec.json.encode(item) + b"\n" for item in items))
+    runs.write(
+        run,
+        "dataset.json",
+        {
+            "sha256": content,
+            "source": {"train": train.uri, "evaluation": evaluation.uri},
+            "train": train.facts.profile(),
+            "evaluation": evaluation.facts.profile(),
+            "leaked": len(train.facts.prompts & evaluation.facts.prompts),
+            "measured": len(items),
+        },
+    )
+    return {
+        **target,
+        "dataset": {
+            "sha256": content,
+            "train_rows": train.facts.rows,
+            "evaluation_rows": evaluation.facts.rows,
+        },
+        "prompts": {
+            "bucket": os.environ["ARTIFACTS"],
+            "key": runs.key(run, "prompts.jsonl"),
+            "count": len(items),
+        },
+    }
+
+
+def _check(source: Mapping[str, str], max_prompt_length: int | None) -> tuple[_Source, _Source]:
+    """Returns both files.
+
+    Raises:
+        DatasetError: With what is wrong with both of them.
+    """
+    rules: dict[str, dict[str, Any]] = {
+        "train": {},
+        "evaluation": {"rows": dataset.EVALUATION_ROWS, "row_bytes": dataset.EVALUATION_ROW_BYTES},
+    }
+    found: list[_Source] = []
+    problems: list[str] = []
+    for file, rule in rules.items():
+        uri = source[file]
+        try:
+            answer = _get(uri)
+            facts = dataset.check(answer["Body"], uri, max_prompt_length=max_prompt_length, **rule)
+            found.append(_Source(uri, answer["ETag"], facts))
+        except DatasetError as error:
+            problems.append(str(error))
+    if problems:
+        raise DatasetError("\n".join(problems))
+    return found[0], found[1]
+
+
+def _get(uri: str) -> "GetObjectOutputTypeDef":
+    """Returns S3's answer for an object; its body is still to be read, piece by piece."""
+    from botocore.exceptions import ClientError
+
+    bucket, key = _place(uri)
+    s3: S3Client = runs.client("s3")
+    try:
+        answer = s3.get_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        raise _unreadable(uri, error) from error
+    if answer["ContentLength"] > dataset.FILE_BYTES:
+        raise DatasetError(f"{uri} is larger than {dataset.FILE_BYTES:,} bytes: take a sample of it")
+    return answer
+
+
+def _copy(source: _Source, key: str) -> str:
+    """Copies a checked object to `key` of DATASETS, unless it is there already; returns its new URI."""
+    from botocore.exceptions import ClientError
+
+    bucket = os.environ["DATASETS"]
+    s3: S3Client = runs.client("s3")
+    try:
+        held = s3.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("404", "NoSuchKey"):
+            raise
+    else:
+        if held["Metadata"].get("sha256") == source.facts.sha256:
+            return f"s3://{bucket}/{key}"
+    from_bucket, from_key = _place(source.uri)
+    try:
+        s3.copy_object(
+            Bucket=bucket,
+            Key=key,
+            CopySource={"Bucket": from_bucket, "Key": from_key},
+            # The bytes that were checked and no others.
+            CopySourceIfMatch=source.etag,
+            MetadataDirective="REPLACE",
+            Metadata={"sha256": source.facts.sha256},
+            # Without it the tags would have to be read, for which there is neither need nor permission.
+            TaggingDirective="REPLACE",
+            ContentType="application/x-ndjson",
+        )
+    except ClientError as error:
+        raise _unreadable(source.uri, error) from error
+    return f"s3://{bucket}/{key}"
+
+
+def _place(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def _unreadable(uri: str, error: "ClientError") -> Exception:
+    """Returns a readable error for what a person mends, and else the error itself."""
+    code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+    if code not in _UNREADABLE:
+        return error
+    if code == "PreconditionFailed":
+        return DatasetError(f"{uri} has changed while it was being checked: start another run")
+    return DatasetError(
+        f"{uri} cannot be read ({code}: {message}): check that it exists, that it lies in this region, and"
+        " that the stack's Prepare function may read and decrypt it"
+    )

@@ -1,0 +1,83 @@
+"""A run: what it is called, where it keeps its files, and the AWS clients its steps share."""
+
+import json
+import os
+from functools import cache
+from typing import Any, Final
+
+# How many seconds to wait for an answer, and how often to ask. Long completions and slow judges take minutes;
+# all attempts together must fit into what the step has, or its own words are lost with it.
+_PATIENCE: Final = {"bedrock-runtime": (270, 3), "lambda": (900, 4), "s3": (60, 3)}
+_USUAL_PATIENCE: Final = (20, 6)
+
+
+class RunError(Exception):
+    """A run cannot go on for a reason a person can act on; the message says what to do, no retry can help."""
+
+
+@cache
+def client(service: str) -> Any:
+    """Returns the boto3 client of `service`, made at its first use and once per process."""
+    # Here and not above: importing boto3 takes longer than most steps' own work, and validation needs none.
+    import boto3
+    from botocore.config import Config
+
+    read_timeout, attempts = _PATIENCE.get(service, _USUAL_PATIENCE)
+    return boto3.client(
+        service,  # type: ignore[call-overload]  # the hints know names as literals only
+        config=Config(
+            connect_timeout=5,
+            read_timeout=read_timeout,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+        ),
+    )
+
+
+def name(run: str) -> str:
+    """Returns what the run's customization job, model and deployment are called: at most 63 characters."""
+    return f"{os.environ['STACK']}-{run}"
+
+
+def key(run: str, path: str) -> str:
+    """Returns the key in the artifact bucket of a run's file."""
+    return f"runs/{run}/{path}"
+
+
+def uri(run: str, path: str) -> str:
+    """Returns the s3:// URI of a run's file."""
+    return f"s3://{os.environ['ARTIFACTS']}/{key(run, path)}"
+
+
+def write(run: str, path: str, content: Any) -> None:
+    """Writes a run's file: JSON, or bytes as they are."""
+    # Escaped to ASCII: a completion may hold half a surrogate pair, which no encoding can write.
+    body = content if isinstance(content, bytes) else json.dumps(content, indent=1).encode()
+    client("s3").put_object(
+        Bucket=os.environ["ARTIFACTS"],
+        Key=key(run, path),
+        Body=body,
+        ContentType="application/json" if path.endswith(".json") else "application/octet-stream",
+    )
+
+
+def read(run: str, path: str) -> Any:
+    """Returns a run's JSON file, None where it was not written."""
+    from botocore.exceptions import ClientError
+
+    try:
+        body = client("s3").get_object(Bucket=os.environ["ARTIFACTS"], Key=key(run, path))["Body"].read()
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
+            return None
+        raise
+    return json.loads(body)
+
+
+def paths(run: str, folder: str) -> list[str]:
+    """Returns the paths of a run's files below `folder`, sorted."""
+    prefix = key(run, f"{folder}/")
+    pages = (
+        client("s3").get_paginator("list_objects_v2").paginate(Bucket=os.environ["ARTIFACTS"], Prefix=prefix)
+    )
+    start = len(key(run, ""))
+    return sorted(entry["Key"][start:] for page in pages for entry in page.get("Contents", []))

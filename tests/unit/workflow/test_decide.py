@@ -1,0 +1,183 @@
+"""A model is promoted when it is better by more than chance, and the decision says why in words."""
+
+import random
+from statistics import NormalDist, fmean, stdev
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lambdas.workflow import decide
+from lambdas.workflow.decide import MINIMUM_PROMPTS, interval
+from lambdas.workflow.runs import RunError
+from tests.unit.workflow.conftest import RUN, Aws
+
+Scores = dict[int, float]
+
+
+def judge(
+    base: Scores, candidate: Scores, minimum_gain: float = 0.0, confidence: float = 0.95, seed: str = RUN
+) -> dict[str, Any]:
+    return decide.decide(base, candidate, minimum_gain=minimum_gain, confidence=confidence, seed=seed)
+
+
+def flat(value: float, count: int = 100) -> Scores:
+    return dict.fromkeys(range(count), value)
+
+
+def noisy(mean: float, count: int, seed: int) -> Scores:
+    chance = random.Random(seed)
+    return {index: chance.gauss(mean, 0.2) for index in range(count)}
+
+
+def alternating(base: float, first: float, second: float, count: int = 100) -> tuple[Scores, Scores]:
+    """Scores that differ by `first` and by `second` in turn."""
+    return flat(base, count), {index: base + (second if index % 2 else first) for index in range(count)}
+
+
+def test_a_clear_gain_is_promoted_and_says_so() -> None:
+    decision = judge(*alternating(0.5, 0.1, 0.3))
+    assert decision["promote"] is True
+    assert decision["gain"] == pytest.approx(0.2)
+    assert (decision["base_mean"], decision["candidate_mean"]) == (0.5, pytest.approx(0.7))
+    # Half of 100 prompts at 0.1 above and half at 0.1 below the mean: a standard error of 0.01.
+    assert decision["lower"] == pytest.approx(0.2 - 0.0196, abs=0.002)
+    assert decision["upper"] == pytest.approx(0.2 + 0.0196, abs=0.002)
+    assert decision["sentence"] == (
+        "Promoted: on 100 held-out prompts the tuned model scores 0.700 and its base 0.500, a gain of +0.200"
+        f" (95 % interval {decision['lower']:+.3f} to {decision['upper']:+.3f}); even the lower end is above"
+        " the bar of +0.000."
+    )
+
+
+def test_a_gain_that_may_be_chance_is_not_promoted_and_says_so() -> None:
+    decision = judge(*alternating(0.5, 0.5, -0.4, 20))
+    assert decision["promote"] is False
+    assert decision["gain"] == pytest.approx(0.05)
+    assert decision["sentence"] == (
+        "Not promoted: on 20 held-out prompts the tuned model scores 0.550 and its base 0.500, a gain of"
+        f" +0.050 (95 % interval {decision['lower']:+.3f} to {decision['upper']:+.3f}); the lower end is not"
+        " above the bar of +0.000, it may be chance."
+    )
+    assert decision["lower"] < 0
+
+
+def test_a_loss_is_not_promoted_and_says_so() -> None:
+    decision = judge(noisy(0.5, 100, 1), noisy(0.3, 100, 2))
+    assert decision["promote"] is False
+    assert decision["sentence"].endswith("; that is not above the bar of +0.000.")
+
+
+def test_a_bar_holds_back_a_gain_that_is_real_but_small() -> None:
+    base, better = flat(0.5), flat(0.55)
+    assert judge(base, better)["promote"] is True
+    assert judge(base, better, minimum_gain=0.1)["promote"] is False
+
+
+def test_no_difference_at_all_is_not_promoted() -> None:
+    decision = judge(flat(0.5), flat(0.5))
+    assert (decision["promote"], decision["gain"], decision["lower"], decision["upper"]) == (False, 0, 0, 0)
+
+
+def test_the_bar_itself_is_not_enough() -> None:
+    assert judge(flat(0.0), flat(0.5), minimum_gain=0.5)["promote"] is False
+
+
+def test_pairing_finds_a_gain_that_the_spread_of_prompts_hides() -> None:
+    # Prompts from hopeless to trivial; the tuned model is a little better on each of them.
+    base = {index: index / 100 for index in range(100)}
+    better = {index: score + 0.01 + 0.005 * (index % 3) for index, score in base.items()}
+    decision = judge(base, better)
+    assert decision["promote"] is True
+    # The difference of two independent means would be lost in this spread.
+    assert decision["gain"] < stdev(base.values()) / 10
+
+
+@pytest.mark.parametrize("count", [1, 2, MINIMUM_PROMPTS - 1])
+def test_few_prompts_prove_nothing(count: int) -> None:
+    decision = judge(flat(0.0, count), flat(1.0, count))
+    assert decision["promote"] is False
+    assert decision["sentence"].endswith("; fewer than 10 prompts prove nothing.")
+
+
+def test_enough_prompts_are_enough() -> None:
+    assert judge(flat(0.0, MINIMUM_PROMPTS), flat(1.0, MINIMUM_PROMPTS))["promote"] is True
+
+
+def test_the_same_measurements_decide_the_same() -> None:
+    base, better = noisy(0.4, 50, 1), noisy(0.45, 50, 2)
+    assert judge(base, better) == judge(dict(reversed(base.items())), better)
+    assert judge(base, better, seed="run-b")["lower"] != judge(base, better)["lower"]
+
+
+def test_the_interval_is_the_one_known_for_a_normal_mean() -> None:
+    gains = list(noisy(0.1, 400, 5).values())
+    low, high = interval(gains, 0.95, RUN)
+    half = NormalDist().inv_cdf(0.975) * stdev(gains) / 20
+    assert low == pytest.approx(fmean(gains) - half, abs=half / 20)
+    assert high == pytest.approx(fmean(gains) + half, abs=half / 20)
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Fewer resamples, for speed. Skewed, like rewards are: 30 % of the prompts gain 1. Seeded, so that this
+    # does not fail by chance.
+    monkeypatch.setattr(decide, "RESAMPLES", 1000)
+    chance = random.Random(11)
+    held = 0
+    for attempt in range(100):
+        gains = [float(chance.random() < 0.3) for _ in range(100)]
+        low, high = interval(gains, 0.9, str(attempt))
+        held += low <= 0.3 <= high
+    assert 84 <= held <= 96
+
+
+# An interval takes ten thousand resamples, twice: a few examples are enough.
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=30), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+def test_the_interval_lies_within_the_gains_and_widens_with_confidence(
+    gains: list[float], confidence: float
+) -> None:
+    low, high = interval(gains, confidence, RUN)
+    assert min(gains) - 1e-12 <= low <= high <= max(gains) + 1e-12
+    wider = interval(gains, 0.999, RUN)
+    assert wider[0] <= low
+    assert wider[1] >= high
+
+
+@pytest.mark.parametrize(
+    ("base", "candidate", "said"),
+    [
+        ({}, {}, "the base was measured on 0 prompts, the tuned model on 0; start"),
+        ({1: 0.5}, {}, "on 1 prompts, the tuned model on 0, and only one of them on 1; start"),
+        ({1: 0.5, 2: 0.5}, {1: 0.5, 3: 0.5}, "and only one of them on 2, 3; start"),
+    ],
+)
+def test_measurements_of_different_prompts_are_not_compared(
+    base: Scores, candidate: Scores, said: str
+) -> None:
+    with pytest.raises(RunError) as caught:
+        judge(base, candidate)
+    assert said in str(caught.value)
+
+
+def test_the_decision_is_made_of_what_was_measured_and_written(aws: Aws) -> None:
+    for index in range(12):
+        aws.write(f"measured/base/{index:05}.json", {"index": index, "mean": 0.25})
+        aws.write(f"measured/candidate/{index:05}.json", {"index": index, "mean": 0.75})
+    aws.write("measured/base/00012.json", {"index": 12, "mean": 0.0}, run="run-ffffffffffffffff")
+    event = {"run": RUN, "promotion": {"minimum_gain": 0.1, "confidence": 0.95}}
+    decision = decide.handler(event, None)
+    assert decision == aws.document("decision.json")
+    assert decision["promote"] is True
+    assert (decision["base_mean"], decision["candidate_mean"], decision["gain"]) == (0.25, 0.75, 0.5)
+    assert (decision["prompts"], decision["confidence"], decision["minimum_gain"]) == (12, 0.95, 0.1)
+
+
+def test_a_prompt_that_was_not_measured_stops_the_decision(aws: Aws) -> None:
+    for index in range(12):
+        aws.write(f"measured/base/{index:05}.json", {"index": index, "mean": 0.25})
+        aws.write(f"measured/candidate/{index:05}.json", {"index": index, "mean": 0.75})
+    del aws.objects["artifacts-bucket", f"runs/{RUN}/measured/candidate/00004.json"]
+    with pytest.raises(RunError, match="only one of them on 4;"):
+        decide.handler({"run": RUN, "promotion": {"minimum_gain": 0, "confidence": 0.95}}, None)

@@ -1,0 +1,86 @@
+"""Applications keep one ARN; what is behind it changes, once, and the way back is written down first."""
+
+from typing import Any
+
+import pytest
+
+from lambdas.workflow import promote
+from tests.unit.workflow.conftest import NAME, RUN, Aws, RefusedError, model_arn
+
+
+@pytest.fixture
+def event(aws: Aws) -> dict[str, Any]:
+    return {"run": RUN, "model_arn": model_arn("n"), "deployment_arn": aws.deploy("c", name=NAME, model="n")}
+
+
+def test_the_first_candidate_becomes_the_champion(aws: Aws, event: dict[str, Any]) -> None:
+    promotion = promote.handler(event, None)
+    assert promotion == {"champion_arn": event["deployment_arn"], "adopted": True, "previous_model": None}
+    assert aws.parameters["/champion"] == event["deployment_arn"]
+    assert aws.document("promotion.json") == promotion
+    assert not aws.called("UpdateCustomModelDeployment")
+
+
+def test_a_later_candidate_moves_behind_the_champions_arn(aws: Aws, event: dict[str, Any]) -> None:
+    champion = aws.deploy("a", name="champion", model="o")
+    aws.parameters["/champion"] = champion
+    promotion = promote.handler(event, None)
+    assert promotion == {"champion_arn": champion, "adopted": False, "previous_model": model_arn("o")}
+    assert aws.parameters["/champion"] == champion
+    assert aws.deployments[champion]["updateDetails"]["modelArn"] == model_arn("n")
+
+
+def test_promoting_twice_changes_nothing_and_keeps_the_way_back(aws: Aws, event: dict[str, Any]) -> None:
+    champion = aws.deploy("a", name="champion", model="o")
+    aws.parameters["/champion"] = champion
+    first = promote.handler(event, None)
+    assert promote.handler(event, None) == first
+    # The update has come to its end in between.
+    aws.deployments[champion]["modelArn"] = model_arn("n")
+    aws.deployments[champion]["updateDetails"]["updateStatus"] = "UpdateCompleted"
+    assert promote.handler(event, None) == first
+    assert len(aws.called("UpdateCustomModelDeployment")) == 1
+    assert first["previous_model"] == model_arn("o")
+
+
+def test_adopting_twice_changes_nothing(aws: Aws, event: dict[str, Any]) -> None:
+    first = promote.handler(event, None)
+    assert promote.handler(event, None) == first
+    assert aws.parameters["/champion"] == event["deployment_arn"]
+
+
+def test_a_promotion_that_broke_in_the_middle_is_carried_on(aws: Aws, event: dict[str, Any]) -> None:
+    champion = aws.deploy("a", name="champion", model="o")
+    aws.parameters["/champion"] = champion
+    aws.refusals["UpdateCustomModelDeployment"] = [RefusedError("ThrottlingException", "later", 429)]
+    with pytest.raises(Exception, match="later"):
+        promote.handler(event, None)
+    assert promote.handler(event, None)["previous_model"] == model_arn("o")
+    assert aws.deployments[champion]["updateDetails"]["modelArn"] == model_arn("n")
+
+
+def test_an_update_that_failed_is_tried_again(aws: Aws, event: dict[str, Any]) -> None:
+    champion = aws.deploy("a", name="champion", model="o")
+    aws.parameters["/champion"] = champion
+    promote.handler(event, None)
+    aws.deployments[champion]["updateDetails"]["updateStatus"] = "UpdateFailed"
+    promote.handler(event, None)
+    assert len(aws.called("UpdateCustomModelDeployment")) == 2
+
+
+def test_a_champion_somebody_deleted_is_replaced(aws: Aws, event: dict[str, Any]) -> None:
+    gone = aws.deploy("a", name="champion", model="o")
+    del aws.deployments[gone]
+    aws.parameters["/champion"] = gone
+    promotion = promote.handler(event, None)
+    assert promotion == {"champion_arn": event["deployment_arn"], "adopted": True, "previous_model": None}
+    assert aws.parameters["/champion"] == event["deployment_arn"]
+
+
+def test_nothing_is_changed_before_the_way_back_is_written(aws: Aws, event: dict[str, Any]) -> None:
+    champion = aws.deploy("a", name="champion", model="o")
+    aws.parameters["/champion"] = champion
+    aws.refusals["PutObject"] = [RefusedError("AccessDenied", "no", 403)]
+    with pytest.raises(Exception, match="AccessDenied"):
+        promote.handler(event, None)
+    assert "updateDetails" not in aws.deployments[champion]
