@@ -1,0 +1,1 @@
+"""Synth time: what exists in an account, and who may touch what."""

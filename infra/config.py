@@ -1,0 +1,886 @@
+"""What the platform and its teams ask for: TOML files in, frozen typed settings out.
+
+The folder `teams/` holds `platform.toml` and one folder per team with its `team.toml`.
+Everything wrong in any of the files is found in one pass and raised as one `SettingsError`.
+"""
+
+import ast
+import datetime
+import functools
+import importlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+
+from infra.faults import (
+    Schema,
+    SettingsError,
+    TomlFile,
+    did_you_mean,
+    listed,
+    plain,
+    read_toml,
+    unknown_key,
+    unknown_keys,
+)
+from lambdas.composition import CompositionError, compose
+
+__all__ = [
+    "Platform",
+    "SettingsError",
+    "Stage",
+    "Team",
+    "load_platform",
+    "load_team",
+    "load_teams",
+    "schemas",
+]
+
+TEAMS = "teams"
+PLATFORM_FILE = "platform.toml"
+TEAM_FILE = "team.toml"
+OWN_REWARD = "reward.py"
+
+# The service writes `<stack>-<run>` into names of at most 63 characters that refuse two hyphens in a row:
+# rft- (4) + team (24) + - (1) + stage (10) + - (1) + run (20) = 60.
+_TEAM_NAME = re.compile(r"(?=.{3,24}$)[a-z](-?[a-z0-9])+")
+# What every S3 URI of a customization job must match; `=`, `+`, spaces and `//` are not in it.
+_S3_URI = re.compile(r"(?=.{1,1024}$)s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/[-!_*'().a-z0-9A-Z]+)+")
+_LIBRARY = Path(__file__).parent.parent / "lambdas" / "rewards"
+_OWN_TAGS = ("team", "stage", "owner")
+
+# Of the places an inference profile's id may begin with; one that is missing only goes without a warning.
+_PROFILE = re.compile(r"(us|us-gov|eu|apac|jp|au|ca|global)\.|arn:.*inference-profile/")
+
+TrainWhen = Literal["manual", "on-deploy", "on-upload"]
+
+
+def _text(words: str, *, like: str, pattern: str) -> Any:
+    """A text that matches the pattern; the words say so to a person, who gets to see them in place of it."""
+    return Field(pattern=pattern, examples=[like], json_schema_extra={"$comment": words})
+
+
+StageName = Annotated[
+    str,
+    _text(
+        "2 to 10 lower-case letters and digits, a letter first", like="dev", pattern=r"^[a-z][a-z0-9]{1,9}$"
+    ),
+]
+ComponentName = Annotated[
+    str,
+    _text(
+        "1 to 40 lower-case letters, digits and underscores, a letter first",
+        like="answer",
+        pattern=r"^[a-z][a-z0-9_]{0,39}$",
+    ),
+]
+Email = Annotated[
+    str,
+    _text(
+        "an e-mail address",
+        like="quotes-ml@example.com",
+        pattern=r"^[A-Za-z0-9_.+=-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$",
+    ),
+]
+Account = Annotated[str, _text("12 digits in quotes", like="111122223333", pattern=r"^[0-9]{12}$")]
+Region = Annotated[
+    str, _text("an AWS region in quotes", like="us-east-1", pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")
+]
+TagKey = Annotated[
+    str,
+    _text(
+        "1 to 128 letters, digits, spaces and . _ : / = + - @",
+        like="cost-center",
+        pattern=r"^[A-Za-z0-9 ._:/=+@-]{1,128}$",
+    ),
+]
+TagValue = Annotated[
+    str,
+    _text(
+        "1 to 256 letters, digits, spaces and . _ : / = + - @ in quotes",
+        like="machine-learning",
+        pattern=r"^[A-Za-z0-9 ._:/=+@-]{1,256}$",
+    ),
+]
+ModelId = Annotated[
+    str,
+    _text(
+        "the id of a Bedrock model",
+        like="amazon.nova-2-lite-v1:0:256k",
+        pattern=r"^[a-z0-9-]{1,63}\.[a-z0-9.-]{1,63}(:[a-z0-9-]{1,63}){0,2}$",
+    ),
+]
+JudgeName = Annotated[
+    str,
+    _text(
+        "the id or ARN of a Bedrock model or inference profile",
+        like="us.amazon.nova-2-lite-v1:0",
+        pattern=r"^([a-z0-9-]{1,63}(\.[a-z0-9-]{1,63}){1,4}(:[a-z0-9-]{1,63}){0,2}"
+        r"|arn:aws(-[a-z-]+)?:bedrock:[a-z0-9-]*:([0-9]{12})?:[a-z-]+/[A-Za-z0-9.:/-]{1,200})$",
+    ),
+]
+KeyArn = Annotated[
+    str,
+    _text(
+        "the ARN of a KMS key, not of an alias",
+        like="arn:aws:kms:us-east-1:111122223333:key/01234567-89ab-cdef-0123-456789abcdef",
+        pattern=r"^arn:aws(-[a-z-]+)?:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]{36}$",
+    ),
+]
+PolicyName = Annotated[
+    str,
+    _text(
+        "the name or ARN of a managed IAM policy",
+        like="arn:aws:iam::111122223333:policy/developer-boundary",
+        pattern=r"^([A-Za-z0-9+=,.@_-]{1,128}|arn:aws(-[a-z-]+)?:iam::([0-9]{12}|aws):policy/[!-~]+)$",
+    ),
+]
+VpcId = Annotated[
+    str, _text("the id of a VPC", like="vpc-0123456789abcdef0", pattern=r"^vpc-[0-9a-f]{8,17}$")
+]
+SubnetId = Annotated[
+    str, _text("the id of a subnet", like="subnet-0123456789abcdef0", pattern=r"^subnet-[0-9a-f]{8,17}$")
+]
+GroupId = Annotated[
+    str, _text("the id of a security group", like="sg-0123456789abcdef0", pattern=r"^sg-[0-9a-f]{8,17}$")
+]
+Currency = Annotated[str, _text("a currency code", like="USD", pattern=r"^[A-Z]{3}$")]
+Price = Annotated[float, Field(ge=0)]
+EpochCount = Annotated[int, Field(ge=1, le=50)]
+BatchSize = Annotated[int, Field(ge=16, le=512)]
+SamplesPerPrompt = Annotated[int, Field(ge=2, le=16)]
+# The service publishes no upper bound for either length.
+Tokens = Annotated[int, Field(ge=1)]
+MeasuredPrompts = Annotated[int, Field(ge=2, le=20_000)]
+MeasuredSamples = Annotated[int, Field(ge=1, le=32)]
+Concurrency = Annotated[int, Field(ge=1, le=1000)]
+LambdaSeconds = Annotated[int, Field(ge=1, le=900)]
+LambdaMegabytes = Annotated[int, Field(ge=128, le=10_240)]
+
+
+class Table(BaseModel):
+    """A TOML table: unknown keys are refused, types are not converted, values never change."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class StageTable(Table):
+    """One `[stages.<name>]` of a team file."""
+
+    retention: Literal["throwaway", "lasting"]
+    """lasting: data and keys outlive the stack, which refuses deletion; throwaway: all goes with it."""
+    train_when: TrainWhen | None = None
+    """What starts a training run in this stage; the team's `train_when` when left out."""
+    account: Account | None = None
+    """AWS account to deploy to, in quotes; the account of the credentials in use when left out."""
+    region: Region | None = None
+    """AWS region to deploy to; the region of the credentials in use when left out."""
+
+
+class Stage(StageTable):
+    """One stage of a team, with what it takes over from the team filled in."""
+
+    name: str
+    train_when: TrainWhen
+
+
+class Model(Table):
+    """The base model that is tuned."""
+
+    base: ModelId
+    """Id of the base model; `platform.toml` lists the allowed ones."""
+
+
+class Dataset(Table):
+    """Where the rows come from: a file in the team's folder or an S3 object."""
+
+    train: str
+    """Rows to train on: a path in the team's folder, or s3://bucket/key."""
+    evaluation: str
+    """Held-out rows to measure on: a path in the team's folder, or s3://bucket/key."""
+
+    @field_validator("train", "evaluation")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        if value.startswith("s3://"):
+            if not _S3_URI.fullmatch(value):
+                raise ValueError(
+                    "must be s3://bucket/key with only letters, digits and -!_*'(). between single slashes, "
+                    "which is what the service accepts"
+                )
+        elif not value or Path(value).is_absolute() or ".." in Path(value).parts:
+            raise ValueError("must be a path inside the team's folder, or s3://bucket/key")
+        return value
+
+
+class Gate(Table):
+    """A component that must reach a bar before the rest counts."""
+
+    below: float
+    """The gate closes when the component scores below this."""
+    cap: float
+    """While the gate is closed the total is at most this."""
+
+
+class Component(Table, extra="allow"):
+    """One `[reward.components.<name>]`: a reward function, its weight, and the function's own parameters."""
+
+    function: str
+    """A file of the reward library without its `.py`, or "reward.py" for the team's own."""
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Share in the weighted mean; 0 watches the component without optimizing it."""
+    gate: Gate | None = None
+    """Caps the total while this component scores too low."""
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The keys that belong to the reward function, as written."""
+        return self.model_extra or {}
+
+
+class RewardDefaults(Table):
+    """How the reward function runs: the part of `[reward]` that a platform may preset."""
+
+    range: Annotated[tuple[float, float], Field(strict=False)] = (0.0, 1.0)
+    """Lowest and highest score; everything is clipped to it and bad rows get its lower end."""
+    timeout_seconds: LambdaSeconds = 60
+    """Longest time one batch may take."""
+    memory_mb: LambdaMegabytes = 512
+    """Memory of the function; its CPU share grows with it."""
+    log_sampling_rate: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of samples that get a line in the log; those in trouble always do."""
+    log_completions: bool = False
+    """Whether those lines carry what the model wrote, which may be personal data."""
+    seconds_per_sample: Annotated[float, Field(gt=0, le=900)] = 2.0
+    """Longest time one sample may take before it counts as a failed one."""
+    completion_limit: Annotated[int, Field(ge=1, le=6_000_000)] = 400_000
+    """Characters of a completion that are read; a longer one is scored as a bad one."""
+
+    @field_validator("range")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] >= value[1]:
+            raise ValueError("must be [lowest, highest] with lowest below highest")
+        return value
+
+
+class RewardSettings(RewardDefaults):
+    """The `[reward]` table: what a good completion is worth."""
+
+    formula: str | None = None
+    """Arithmetic over component names; the weighted mean of the components when left out."""
+    components: Annotated[dict[ComponentName, Component], Field(min_length=1)]
+    """The parts of the reward; each name becomes a metric."""
+
+    def document(self) -> dict[str, Any]:
+        """The table as JSON-serializable data under its TOML keys, defaults filled in, unset keys not."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class Training(Table):
+    """The `[training]` table: every RFT hyperparameter, within the service's ranges."""
+
+    epoch_count: EpochCount = 2
+    """Passes over the training rows."""
+    batch_size: BatchSize = 32
+    """Prompts per training step."""
+    learning_rate: Annotated[float, Field(ge=1e-7, le=1e-3)] = 1e-4
+    """Step size of the optimizer."""
+    training_sample_per_prompt: SamplesPerPrompt = 8
+    """Completions sampled per prompt and compared with each other."""
+    max_prompt_length: Tokens = 4096
+    """Longest prompt in tokens; the service drops longer ones without a word."""
+    inference_max_tokens: Tokens = 1024
+    """Longest completion in tokens."""
+    reasoning_effort: Literal["low", "medium", "high"] = "low"
+    """How much the model thinks before it answers."""
+    eval_interval: Annotated[int, Field(ge=1, le=100)] = 10
+    """Training steps between two evaluations."""
+
+    def request(self) -> dict[str, int | float | str]:
+        """The `hyperParameters` of `rftConfig`: the service's camelCase names, typed values."""
+        return {_camel_case(key): value for key, value in self.model_dump().items()}
+
+
+class Measurement(Table):
+    """The `[measurement]` table: how base and candidate are compared on held-out rows."""
+
+    prompts: MeasuredPrompts = 100
+    """Held-out prompts to measure on, at most."""
+    samples_per_prompt: MeasuredSamples = 4
+    """Completions per prompt."""
+    temperature: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """Sampling temperature."""
+    concurrency: Concurrency = 10
+    """Prompts measured at the same time."""
+
+
+class Promotion(Table):
+    """The `[promotion]` table: the bar a candidate has to clear."""
+
+    minimum_gain: float = 0.0
+    """The lower bound of the paired confidence interval of the gain must be above this."""
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    """Confidence level of that interval."""
+
+
+class Network(Table):
+    """The VPC that training jobs reach the buckets through."""
+
+    vpc_id: VpcId
+    """The VPC."""
+    subnet_ids: Annotated[tuple[SubnetId, ...], Field(strict=False, min_length=1, max_length=16)]
+    """Its subnets, one per availability zone at least."""
+    security_group_ids: Annotated[tuple[GroupId, ...], Field(strict=False, min_length=1, max_length=5)]
+    """Security groups of the job's network interfaces."""
+
+
+class Encryption(Table):
+    """A key the team brings itself, instead of one made by its stack."""
+
+    key_arn: KeyArn
+    """ARN of the KMS key; the key's own policy must let the account's IAM policies grant its use."""
+
+
+class TeamTable(Table):
+    """What a team chooses: the whole of a `team.toml`."""
+
+    owner: Email
+    """Who answers for this environment; gets the notifications."""
+    description: Annotated[str, Field(min_length=1, max_length=400)]
+    """What the team trains, in a sentence."""
+    train_when: TrainWhen = "manual"
+    """What starts a training run: a command, a deploy that changes what is trained, or an upload."""
+    # `tags` is the method that answers with all tags of a stage.
+    extra_tags: Annotated[dict[TagKey, TagValue], Field(alias="tags")] = {}
+    """Tags on everything of this team, on top of the platform's."""
+    stages: Annotated[Mapping[StageName, StageTable], Field(min_length=1)]
+    """The environments of the team; one stack each."""
+    model: Model
+    dataset: Dataset
+    reward: RewardSettings
+    training: Training = Training()
+    measurement: Measurement = Measurement()
+    promotion: Promotion = Promotion()
+    network: Network | None = None
+    encryption: Encryption | None = None
+
+    @field_validator("extra_tags")
+    @classmethod
+    def _not_ours(cls, value: dict[str, str]) -> dict[str, str]:
+        return _without_own_tags(value)
+
+
+class Team(TeamTable, validate_by_name=True):
+    """A team: its settings with the platform's defaults under them, its name and its folder."""
+
+    name: str
+    folder: Path
+    stages: Mapping[str, Stage]
+
+    def stack_id(self, stage: str) -> str:
+        """The stack's id and name for the stage of that name."""
+        return f"rft-{self.name}-{self.stages[stage].name}"
+
+    def tags(self, stage: str, platform: "Platform") -> dict[str, str]:
+        """The stack tags of one stage: the platform's, the team's, then team, stage and owner."""
+        own = {"team": self.name, "stage": self.stages[stage].name, "owner": self.owner}
+        return {**platform.tags, **self.extra_tags, **own}
+
+
+class InferenceProfile(Table):
+    """What answers for a model on demand: Bedrock serves the newer models through profiles only."""
+
+    profile: Annotated[str, Field(pattern=r"^[a-z-]+\.[a-zA-Z0-9.:-]+$")]
+    """Id of a system-defined inference profile; what follows its first dot is the model's id."""
+    regions: Annotated[tuple[Region, ...], Field(strict=False, min_length=1)]
+    """Regions the profile may route to."""
+
+
+class AllowedJudge(Table):
+    """What may judge completions: a model, or an inference profile in front of one."""
+
+    regions: Annotated[tuple[Region, ...], Field(strict=False)] = ()
+    """For an inference profile: every region it may route to."""
+    model: ModelId | None = None
+    """For an application inference profile, whose ARN does not say it: the id of the model behind it."""
+
+
+class AllowedModel(Table):
+    """A base model teams may tune."""
+
+    regions: Annotated[tuple[Region, ...], Field(strict=False, min_length=1)]
+    """Regions in which the service tunes it."""
+    inference: InferenceProfile
+    """How the base model is measured."""
+
+
+class TrainingLimits(Table):
+    """Upper bounds for `[training]`."""
+
+    epoch_count: EpochCount | None = None
+    batch_size: BatchSize | None = None
+    training_sample_per_prompt: SamplesPerPrompt | None = None
+    max_prompt_length: Tokens | None = None
+    inference_max_tokens: Tokens | None = None
+
+
+class MeasurementLimits(Table):
+    """Upper bounds for `[measurement]`."""
+
+    prompts: MeasuredPrompts | None = None
+    samples_per_prompt: MeasuredSamples | None = None
+    concurrency: Concurrency | None = None
+
+
+class RewardLimits(Table):
+    """Upper bounds for `[reward]`."""
+
+    timeout_seconds: LambdaSeconds | None = None
+    memory_mb: LambdaMegabytes | None = None
+
+
+class Limits(Table):
+    """What no team may exceed, table by table."""
+
+    training: TrainingLimits = TrainingLimits()
+    measurement: MeasurementLimits = MeasurementLimits()
+    reward: RewardLimits = RewardLimits()
+
+    def each(self) -> Iterator[tuple[str, str, int]]:
+        """Every limit that is set, as (table, key, highest value)."""
+        for table, limits in self.model_dump(exclude_none=True).items():
+            for key, limit in limits.items():
+                yield table, key, limit
+
+
+class Defaults(Table):
+    """Tables that lie under those of every team file; a team overrides key by key."""
+
+    reward: RewardDefaults = RewardDefaults()
+    training: Training = Training()
+    measurement: Measurement = Measurement()
+    promotion: Promotion = Promotion()
+
+
+class ModelPrice(Table):
+    """Prices of one base model."""
+
+    input_per_million_tokens: Price | None = None
+    """Price of a million prompt tokens."""
+    output_per_million_tokens: Price | None = None
+    """Price of a million completion tokens."""
+    training_per_hour: Price | None = None
+    """Price of an hour of reinforcement fine-tuning."""
+
+
+class Prices(Table):
+    """Prices for estimates; a price that is not known is left out, never guessed."""
+
+    date: Annotated[
+        datetime.date, Field(json_schema_extra={"$comment": "a date like 2026-01-31, without quotes"})
+    ]
+    """The day the prices were looked up."""
+    currency: Currency
+    """Currency code of every price."""
+    lambda_gb_second: Price | None = None
+    """Price of a gigabyte-second of an arm64 Lambda function."""
+    models: dict[ModelId, ModelPrice] = {}
+    """Prices per base model."""
+
+
+class Platform(Table):
+    """What the platform team fixes for everyone: the whole of `platform.toml`."""
+
+    permissions_boundary: PolicyName | None = None
+    """Name or ARN of the managed policy that bounds every role of every stack."""
+    required_tags: Annotated[tuple[TagKey, ...], Field(strict=False)] = ()
+    """Tags every team must carry, from its own `[tags]` or from the platform's."""
+    tags: dict[TagKey, TagValue] = {}
+    """Tags on everything of every team."""
+    models: Annotated[dict[ModelId, AllowedModel], Field(min_length=1)]
+    """The base models teams may tune, and where."""
+    judges: dict[JudgeName, AllowedJudge] = {}
+    """The models that `judge` components may ask: each costs money with every completion."""
+    limits: Limits = Limits()
+    defaults: Defaults = Defaults()
+    prices: Prices | None = None
+
+    @field_validator("tags")
+    @classmethod
+    def _not_ours(cls, value: dict[str, str]) -> dict[str, str]:
+        return _without_own_tags(value)
+
+    @field_validator("judges")
+    @classmethod
+    def _routed(cls, value: dict[str, AllowedJudge]) -> dict[str, AllowedJudge]:
+        for name, judge in value.items():
+            if _PROFILE.match(name) and not judge.regions:
+                raise ValueError(f"{name} is an inference profile: list the regions it may route to")
+            if ":application-inference-profile/" in name and not judge.model:
+                raise ValueError(f"{name} needs model, the id of the model behind it")
+        return value
+
+    def judges_of(self, reward: RewardSettings) -> dict[str, AllowedJudge]:
+        """The judges that a reward asks, by the name it calls them."""
+        asked = [each.parameters["model"] for each in reward.components.values() if each.function == "judge"]
+        return {name: self.judges[name] for name in asked}
+
+    def check_region(self, model: str, region: str) -> None:
+        """Raises `SettingsError` unless the platform allows tuning the model in the region."""
+        if fault := self.region_fault(model, region):
+            raise SettingsError([f"{TEAMS}/{PLATFORM_FILE}: region {region}: {fault}"])
+
+    def region_fault(self, model: str, region: str) -> str | None:
+        """What is wrong with tuning the model in the region, or None."""
+        allowed = self.models[model].regions if model in self.models else ()
+        return None if region in allowed else f"{model} is tuned in {listed(allowed)} only"
+
+
+def load_platform(root: Path) -> Platform:
+    """Reads `teams/platform.toml` under the project's root; raises `SettingsError` with all its faults."""
+    platform, faults = _read_platform(root)
+    if platform is None or faults:
+        raise SettingsError(faults)
+    return platform
+
+
+def load_team(root: Path, team: str, platform: Platform) -> Team:
+    """Reads one team's folder; raises `SettingsError` with all its faults, or with the known teams."""
+    loaded, faults = _read_team(root, team, platform)
+    if loaded is None or faults:
+        raise SettingsError(faults)
+    return loaded
+
+
+def load_teams(root: Path, only: Iterable[str] | None = None) -> list[Team]:
+    """Reads all teams, or only those named, by name; raises `SettingsError` with the faults of all files."""
+    platform, faults = _read_platform(root)
+    names = team_names(root) if only is None else sorted(set(only))
+    if not names and only is None:
+        faults.append(f"{TEAMS}: has no team: make a folder {TEAMS}/<team> with a {TEAM_FILE}")
+    teams = []
+    for name in names:
+        team, wrong = _read_team(root, name, platform)
+        faults += wrong
+        teams += [team] if team else []
+    if faults:
+        raise SettingsError(faults)
+    return teams
+
+
+def team_names(root: Path) -> list[str]:
+    """The folders under `teams/`, whose names are the teams', sorted; hidden ones and caches do not count."""
+    return sorted(path.name for path in (root / TEAMS).glob("[!._]*") if path.is_dir())
+
+
+def reward_functions() -> list[str]:
+    """The reward functions of the library, as `function = "…"` names them."""
+    return sorted(path.stem for path in _LIBRARY.glob("[!_]*.py"))
+
+
+def schemas() -> dict[str, Schema]:
+    """The JSON Schemas of both kinds of file, by their path under the project's root."""
+    functions = {name: _component_schema(name) for name in (*reward_functions(), OWN_REWARD)}
+    team = _schema(TeamTable)
+    parts = {**team["$defs"], "Component": {"oneOf": list(functions.values())}}
+    for function in functions.values():
+        parts |= function.pop("$defs", {})
+    return {
+        f"{TEAMS}/team.schema.json": {**team, "$defs": parts},
+        f"{TEAMS}/platform.schema.json": _schema(Platform),
+    }
+
+
+def _read_platform(root: Path) -> tuple[Platform | None, list[str]]:
+    file, faults = read_toml(root, root / TEAMS / PLATFORM_FILE)
+    if file is None:
+        return None, faults
+    try:
+        platform = Platform.model_validate(file.document)
+    except ValidationError as error:
+        return None, file.faults(error, _schema(Platform))
+    for table, key, limit in platform.limits.each():
+        start = getattr(getattr(platform.defaults, table), key)
+        if start > limit:
+            problem = f"teams start from {start}: set defaults.{table}.{key} to at most {limit} as well"
+            faults.append(file.fault(("limits", table, key), problem, limit))
+    return platform, faults
+
+
+def _read_team(root: Path, name: str, platform: Platform | None) -> tuple[Team | None, list[str]]:
+    """One team, or None when its file cannot be understood; and every fault found on the way."""
+    if name not in (known := team_names(root)):
+        return None, [f"{TEAMS}/{name}: no such team{did_you_mean(name, known)}; teams: {listed(known)}"]
+    folder = root / TEAMS / name
+    file, faults = read_toml(root, folder / TEAM_FILE)
+    if not _TEAM_NAME.fullmatch(name):
+        faults.append(
+            f"{TEAMS}/{name}: the folder's name is the team's name and must have 3 to 24 characters: "
+            "lower-case letters, digits and single hyphens, a letter first, no hyphen last"
+        )
+    if file is None:
+        return None, faults
+    defaults = platform.defaults.model_dump(mode="json", exclude_unset=True) if platform else {}
+    document = _merged(defaults, file.document)
+    faults += _component_faults(folder, file)
+    try:
+        table = TeamTable.model_validate(document)
+    except ValidationError as error:
+        # Defaults were checked when they were read, so what is wrong stands in the team's own file.
+        faults += file.faults(error, _schema(TeamTable))
+        parts = _sound_parts(document, {entry["loc"][0] for entry in error.errors()})
+        return None, [*faults, *_rule_faults(folder, parts, platform, file)]
+    # Components with faults of their own would only be told a second time.
+    faults += [] if faults else _composition_faults(table.reward, file)
+    faults += _rule_faults(folder, dict(table), platform, file)
+    stages = {
+        key: Stage.model_validate(
+            {"train_when": table.train_when, **stage.model_dump(exclude_none=True), "name": key}
+        )
+        for key, stage in table.stages.items()
+    }
+    return Team.model_validate({**dict(table), "name": name, "folder": folder, "stages": stages}), faults
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Both tables in one; where both have a key, tables are merged and anything else comes from `over`."""
+    merged = {**under, **over}
+    for key in under.keys() & over.keys():
+        if isinstance(under[key], dict) and isinstance(over[key], dict):
+            merged[key] = _merged(under[key], over[key])
+    return merged
+
+
+@functools.cache
+def _schema(model: type[BaseModel]) -> Schema:
+    schema: Schema = plain(model.model_json_schema())
+    return schema
+
+
+def _reward_class(function: str) -> type[Any]:
+    """The dataclass of a library function, whose fields are its parameters: named after its file."""
+    module = importlib.import_module(f"lambdas.rewards.{function}")
+    found: type[Any] = getattr(module, "".join(part.capitalize() for part in function.split("_")))
+    return found
+
+
+def _component_schema(function: str) -> Schema:
+    """A component with this function: the keys every component has, and the parameters of the function."""
+    component = _schema(TeamTable)["$defs"]["Component"]
+    own: Schema = {"description": "The team's own reward function."}
+    parameters = own if function == OWN_REWARD else plain(TypeAdapter(_reward_class(function)).json_schema())
+    for described in (parameters, *parameters.get("$defs", {}).values()):
+        # The rest of a class's documentation is for readers of the code.
+        described["description"] = described.get("description", "").partition("\n")[0]
+    named = {"function": {**component["properties"]["function"], "const": function}}
+    return {
+        **component,
+        **parameters,
+        "properties": {**component["properties"], **named, **parameters.get("properties", {})},
+        "required": [*component["required"], *parameters.get("required", [])],
+        # What the team's own function takes, only its code says.
+        "additionalProperties": function == OWN_REWARD,
+    }
+
+
+def _component_faults(folder: Path, file: TomlFile) -> list[str]:
+    """What is wrong with the functions the components name and with the parameters they pass."""
+    reward = file.document.get("reward")
+    components = reward.get("components") if isinstance(reward, dict) else None
+    known = [*reward_functions(), OWN_REWARD]
+    faults: list[str] = []
+    for name, table in components.items() if isinstance(components, dict) else ():
+        function = table.get("function") if isinstance(table, dict) else None
+        path = ("reward", "components", name)
+        if function == OWN_REWARD:
+            faults += _own_reward_faults(folder, file, path, table)
+        elif function in known:
+            faults += _parameter_faults(file, path, table)
+        elif isinstance(function, str):
+            problem = f"is no reward function{did_you_mean(function, known)}; allowed: {listed(known)}"
+            faults.append(file.fault((*path, "function"), problem, function))
+    return faults
+
+
+def _parameter_faults(file: TomlFile, path: tuple[str, ...], table: Mapping[str, Any]) -> list[str]:
+    schema = _component_schema(table["function"])
+    parameters = {key: value for key, value in table.items() if key not in Component.model_fields}
+    faults = [
+        file.fault((*path, *inner), problem, value)
+        for inner, value, problem in unknown_keys(schema, parameters)
+    ]
+    # The deployed function reads JSON, so the parameters are checked as JSON: there a list may fill a tuple.
+    # A TOML date has no JSON form; as an empty table it fits no parameter that is a text or a number.
+    written = json.dumps(parameters, default=lambda _: {})
+    try:
+        TypeAdapter(_reward_class(table["function"])).validate_json(written, strict=True)
+    except ValidationError as error:
+        faults += file.faults(error, schema, under=path)
+    return faults
+
+
+def _own_reward_faults(
+    folder: Path, file: TomlFile, path: tuple[str, ...], table: Mapping[str, Any]
+) -> list[str]:
+    """Whether the team's own reward function can be one and takes these parameters; it is read, not run."""
+    code = folder / OWN_REWARD
+    name = file.name.replace(TEAM_FILE, OWN_REWARD)
+    if not code.is_file():
+        return [file.fault((*path, "function"), f"there is no file {name}", OWN_REWARD)]
+    try:
+        body = ast.parse(code.read_bytes()).body
+    except SyntaxError as error:
+        return [f"{name}:{error.lineno}: is not valid Python: {error.msg}"]
+    score = next((each for each in body if isinstance(each, ast.FunctionDef) and each.name == "score"), None)
+    if score is None:
+        return [f"{name}: has no function `def score(sample: Sample) -> Reward`"]
+    arguments = score.args
+    known = {arg.arg for arg in (*arguments.posonlyargs, *arguments.args)[1:]} | {
+        a.arg for a in arguments.kwonlyargs
+    }
+    return [
+        file.fault((*path, key), unknown_key(key, {*Component.model_fields, *known}), value)
+        for key, value in table.items()
+        if key not in {*Component.model_fields, *known} and arguments.kwarg is None
+    ]
+
+
+def _composition_faults(reward: RewardSettings, file: TomlFile) -> list[str]:
+    """What is wrong with how the components make one number, as the deployed composition finds it."""
+    table = reward.document()
+    # The team's own code must not run here, so a function of the library that needs no parameters stands in.
+    stand_in = "numeric_answer"
+    for name, component in reward.components.items():
+        if component.function == OWN_REWARD:
+            table["components"][name] = {"function": stand_in, "weight": component.weight}
+    try:
+        compose(table)
+    except CompositionError as error:
+        # Its text begins with the key.
+        key = re.split(r"[ :]", str(error), maxsplit=1)[0]
+        return [f"{file.place(tuple(key.split('.')))}: {error}"]
+    return []
+
+
+def _sound_parts(document: Mapping[str, Any], broken: set[int | str]) -> dict[str, Any]:
+    """The typed parts of a team's file that can be judged although others of it are broken."""
+    parts = {}
+    for name, field in TeamTable.model_fields.items():
+        key = field.alias or name
+        if key in document and key not in broken:
+            parts[name] = TypeAdapter[Any](field.annotation or Any).validate_python(document[key])
+        elif key not in broken:
+            parts[name] = field.get_default()
+    return parts
+
+
+def _rule_faults(
+    folder: Path, parts: Mapping[str, Any], platform: Platform | None, file: TomlFile
+) -> list[str]:
+    """Where parts that are sound by themselves break a rule: files, the key's region, the platform."""
+    dataset: Dataset | None = parts.get("dataset")
+    model: Model | None = parts.get("model")
+    encryption: Encryption | None = parts.get("encryption")
+    stages: Mapping[str, StageTable] = parts.get("stages", {})
+    faults = _dataset_faults(folder, dataset, file) if dataset else []
+    if encryption:
+        faults += _key_faults(encryption, stages, file)
+    if platform and model:
+        faults += _model_faults(model, stages, platform, file)
+    if platform:
+        faults += _limit_faults(parts, platform, file)
+        faults += _judge_faults(parts.get("reward"), platform, file)
+    return faults
+
+
+def _dataset_faults(folder: Path, dataset: Dataset, file: TomlFile) -> list[str]:
+    faults = [
+        file.fault(("dataset", key), f"there is no such file in {TEAMS}/{folder.name}", value)
+        for key, value in dataset
+        if not value.startswith("s3://") and not (folder / value).is_file()
+    ]
+    if dataset.train == dataset.evaluation:
+        problem = "is also what is trained on: measure on rows that are held out"
+        faults.append(file.fault(("dataset", "evaluation"), problem, dataset.evaluation))
+    return faults
+
+
+def _key_faults(encryption: Encryption, stages: Mapping[str, StageTable], file: TomlFile) -> list[str]:
+    region = encryption.key_arn.split(":")[3]
+    return [
+        file.fault(("stages", name, "region"), f"the key in encryption.key_arn is in {region}", stage.region)
+        for name, stage in stages.items()
+        if stage.region and stage.region != region
+    ]
+
+
+def _model_faults(
+    model: Model, stages: Mapping[str, StageTable], platform: Platform, file: TomlFile
+) -> list[str]:
+    base, allowed = model.base, list(platform.models)
+    if base not in allowed:
+        problem = (
+            f"is not in {TEAMS}/{PLATFORM_FILE}{did_you_mean(base, allowed)}; allowed: {listed(allowed)}"
+        )
+        return [file.fault(("model", "base"), problem, base)]
+    return [
+        file.fault(("stages", name, "region"), fault, stage.region)
+        for name, stage in stages.items()
+        if stage.region and (fault := platform.region_fault(base, stage.region))
+    ]
+
+
+def _judge_faults(reward: RewardSettings | None, platform: Platform, file: TomlFile) -> list[str]:
+    allowed, rules = list(platform.judges), f"{TEAMS}/{PLATFORM_FILE}"
+    faults = []
+    for name, component in reward.components.items() if reward else ():
+        model = component.parameters.get("model") if component.function == "judge" else None
+        # A judge without a model, or with one that is no text, is told with the other parameters.
+        if isinstance(model, str) and model not in allowed:
+            problem = (
+                f"is no judge of {rules}{did_you_mean(model, allowed)}; allowed: {listed(allowed)}"
+                if allowed
+                else f'is no judge of {rules}, which allows none: add [judges."{model}"] to it'
+            )
+            faults.append(file.fault(("reward", "components", name, "model"), problem, model))
+    return faults
+
+
+def _limit_faults(parts: Mapping[str, Any], platform: Platform, file: TomlFile) -> list[str]:
+    rules = f"{TEAMS}/{PLATFORM_FILE}"
+    faults = []
+    for table, key, limit in platform.limits.each():
+        # A default above its limit is the platform's fault and is told there.
+        if table in parts and key in file.document.get(table, {}):
+            value = getattr(parts[table], key)
+            problem = f"must be at most {limit}, the limit in {rules}"
+            faults += [file.fault((table, key), problem, value)] if value > limit else []
+    if "extra_tags" in parts:
+        missing = [
+            key for key in platform.required_tags if key not in {**platform.tags, **parts["extra_tags"]}
+        ]
+        problem = f"is missing: {rules} asks every team for this tag"
+        faults += [file.fault(("tags", key), problem) for key in missing]
+    return faults
+
+
+def _without_own_tags(tags: dict[str, str]) -> dict[str, str]:
+    taken = [key for key in tags if key in _OWN_TAGS or key.lower().startswith("aws:")]
+    if taken:
+        raise ValueError(
+            f"{listed(taken)} cannot be set: every stack carries {listed(_OWN_TAGS, ' and ')} by itself, "
+            "and aws: belongs to AWS"
+        )
+    return tags
+
+
+def _camel_case(key: str) -> str:
+    first, *rest = key.split("_")
+    return first + "".join(part.capitalize() for part in rest)

@@ -1,0 +1,196 @@
+"""Where a team's rows come from, where they are kept, and where everything a run makes is kept.
+
+Logical ids here are a public contract (tests/infra/test_contract.py): a renamed bucket is a new, empty one.
+Buckets of throw-away stages are deleted with their stack but not emptied by it: a function that may delete
+every version of every object is not worth having in every environment. `rft retire` empties them first.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_s3_assets as assets
+from constructs import Construct
+
+from infra.config import Dataset
+from infra.encryption import TeamKey
+from infra.permissions import Permission, accept, allow, grant
+
+_DAYS_OLD_VERSIONS_ARE_KEPT = 90
+_DAYS_THROWAWAY_RUNS_ARE_KEPT = 30
+_DAYS_ACCESS_LOGS_ARE_KEPT = 365
+
+
+class AccessLogs(Construct):
+    """The bucket that records who touched the other two."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, lasting: bool) -> None:
+        super().__init__(scope, construct_id)
+        self.bucket = s3.Bucket(
+            self,
+            "Default",
+            # S3 cannot deliver access logs under a KMS key.
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            lifecycle_rules=[s3.LifecycleRule(expiration=cdk.Duration.days(_DAYS_ACCESS_LOGS_ARE_KEPT))],
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            enforce_ssl=True,
+            minimum_tls_version=1.2,
+            removal_policy=_removal(lasting=lasting),
+        )
+        accept(
+            self.bucket,
+            {"AwsSolutions-S1": "Access logs of the bucket of access logs would log their own delivery."},
+        )
+
+
+class Datasets(Construct):
+    """The S3 home of a team's rows.
+
+    `incoming/` is where people upload; the workflow copies what it accepted to `datasets/<sha256>/`.
+    """
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, key: TeamKey, access_logs: AccessLogs, lasting: bool
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.bucket = _bucket(self, key=key, access_logs=access_logs, lasting=lasting)
+
+    def announce_uploads(self) -> None:
+        """Has S3 tell EventBridge of new objects."""
+        resource = self.bucket.node.default_child
+        assert isinstance(resource, s3.CfnBucket)  # noqa: S101 - narrows the type, the library always makes it one
+        # The L2 flag would add a function, a role and a custom resource to set this one property.
+        resource.notification_configuration = s3.CfnBucket.NotificationConfigurationProperty(
+            event_bridge_configuration=s3.CfnBucket.EventBridgeConfigurationProperty(
+                event_bridge_enabled=True
+            )
+        )
+
+    def read(self, *keys: str) -> Permission:
+        """Lets its holder read the objects below these keys."""
+        return self._objects("s3:GetObject", keys)
+
+    def list_objects(self) -> Permission:
+        """Lets its holder list the bucket; without it a missing object reads as forbidden."""
+        return allow("s3:ListBucket", on=[self.bucket.bucket_arn])
+
+    def write(self, *keys: str) -> Permission:
+        """Lets its holder write the objects below these keys."""
+        return self._objects("s3:PutObject", keys)
+
+    def grant_training(self, role: iam.Role) -> None:
+        """Lets a customization job read what the workflow accepted, and nothing that people upload."""
+        grant(role, self.read("datasets/*"), self.list_objects())
+
+    def _objects(self, action: str, keys: Sequence[str]) -> Permission:
+        return allow(
+            action,
+            on=[self.bucket.arn_for_objects(key) for key in keys],
+            because="People name what they upload, and accepted datasets are named by their content.",
+        )
+
+
+class Artifacts(Construct):
+    """The S3 home of everything a run makes, below `runs/<run>/`."""
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, key: TeamKey, access_logs: AccessLogs, lasting: bool
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.bucket = _bucket(
+            self,
+            key=key,
+            access_logs=access_logs,
+            lasting=lasting,
+            lifecycle=[]
+            if lasting
+            else [
+                s3.LifecycleRule(
+                    id="RunsOfThrowawayStages",
+                    prefix="runs/",
+                    expiration=cdk.Duration.days(_DAYS_THROWAWAY_RUNS_ARE_KEPT),
+                )
+            ],
+        )
+
+    def read(self, *names: str) -> Permission:
+        """Lets its holder read these objects of every run."""
+        return self._objects("s3:GetObject", names)
+
+    def write(self, *names: str) -> Permission:
+        """Lets its holder write these objects of every run."""
+        return self._objects("s3:PutObject", names)
+
+    def list_objects(self) -> Permission:
+        """Lets its holder list the bucket; without it a missing object reads as forbidden."""
+        return allow("s3:ListBucket", on=[self.bucket.bucket_arn])
+
+    def grant_training(self, role: iam.Role) -> None:
+        """Lets a customization job write its output, and read it back."""
+        grant(role, self.read("output/*"), self.write("output/*"), self.list_objects())
+
+    def _objects(self, action: str, names: Sequence[str]) -> Permission:
+        return allow(
+            action,
+            on=[self.bucket.arn_for_objects(f"runs/*/{name}") for name in names],
+            because="A run is named when it starts.",
+        )
+
+
+class Rows(Construct):
+    """The files a run starts from: in the team's folder, from where they travel with the deploy, or in S3."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, dataset: Dataset, folder: Path) -> None:
+        super().__init__(scope, construct_id)
+        self.uris: dict[str, str] = {}
+        self.object_arns: list[str] = []
+        for name, location in (("train", dataset.train), ("evaluation", dataset.evaluation)):
+            if location.startswith("s3://"):
+                uri, partition = location, cdk.Stack.of(self).partition
+                arn = f"arn:{partition}:s3:::{location.removeprefix('s3://')}"
+            else:
+                asset = assets.Asset(self, name.capitalize(), path=str(folder / location))
+                uri = asset.s3_object_url
+                arn = asset.bucket.arn_for_objects(asset.s3_object_key)
+            self.uris[name] = uri
+            self.object_arns.append(arn)
+
+
+def _bucket(
+    scope: Construct,
+    *,
+    key: TeamKey,
+    access_logs: AccessLogs,
+    lasting: bool,
+    lifecycle: Sequence[s3.LifecycleRule] = (),
+) -> s3.Bucket:
+    return s3.Bucket(
+        scope,
+        "Default",
+        versioned=True,
+        encryption=s3.BucketEncryption.KMS,
+        encryption_key=key.key,
+        bucket_key_enabled=True,
+        block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+        object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+        enforce_ssl=True,
+        minimum_tls_version=1.2,
+        server_access_logs_bucket=access_logs.bucket,
+        server_access_logs_prefix=f"{scope.node.id.lower()}/",
+        lifecycle_rules=[
+            s3.LifecycleRule(
+                id="OldVersions",
+                noncurrent_version_expiration=cdk.Duration.days(_DAYS_OLD_VERSIONS_ARE_KEPT),
+                abort_incomplete_multipart_upload_after=cdk.Duration.days(7),
+            ),
+            *lifecycle,
+        ],
+        removal_policy=_removal(lasting=lasting),
+    )
+
+
+def _removal(*, lasting: bool) -> cdk.RemovalPolicy:
+    return cdk.RemovalPolicy.RETAIN if lasting else cdk.RemovalPolicy.DESTROY

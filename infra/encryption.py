@@ -1,0 +1,93 @@
+"""The key a team's data, models, logs and notifications are encrypted with.
+
+A team that brings its own key keeps the key's policy itself: it has to allow the account's IAM policies to
+grant its use, and CloudWatch Logs what `_use_by_logs` allows it.
+"""
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from constructs import Construct
+
+from infra.config import Encryption
+from infra.permissions import Permission, allow
+
+
+class TeamKey(Construct):
+    """One customer-managed KMS key, made here and rotated every year, or the team's own."""
+
+    def __init__(
+        self, scope: Construct, construct_id: str, *, encryption: Encryption | None, lasting: bool
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.key: kms.IKey
+        if encryption:
+            self.key = kms.Key.from_key_arn(self, "Imported", encryption.key_arn)
+        else:
+            self.key = kms.Key(
+                self,
+                "Default",
+                description="Data, models, logs and notifications of one fine-tuning environment",
+                enable_key_rotation=True,
+                removal_policy=cdk.RemovalPolicy.RETAIN if lasting else cdk.RemovalPolicy.DESTROY,
+                pending_window=cdk.Duration.days(30 if lasting else 7),
+            )
+            self.key.add_to_resource_policy(self._use_by_logs())
+
+    def read_through(self, *services: str) -> Permission:
+        """Lets its holder read what these services store under the key."""
+        return allow("kms:Decrypt", on=[self.key.key_arn], when=self._via(*services))
+
+    def write_through(self, *services: str) -> Permission:
+        """Lets its holder store under the key through these services, but not read it back."""
+        return allow("kms:GenerateDataKey", on=[self.key.key_arn], when=self._via(*services))
+
+    def use_through(self, *services: str) -> Permission:
+        """Lets its holder store under the key through these services, and read it back."""
+        return allow("kms:Decrypt", "kms:GenerateDataKey", on=[self.key.key_arn], when=self._via(*services))
+
+    def use_for_models(self) -> Permission:
+        """Lets its holder have Bedrock make and deploy custom models under the key."""
+        return allow(
+            "kms:CreateGrant",
+            "kms:Decrypt",
+            "kms:DescribeKey",
+            "kms:GenerateDataKey",
+            on=[self.key.key_arn],
+            when=self._via("bedrock"),
+        )
+
+    def _via(self, *services: str) -> dict[str, dict[str, list[str]]]:
+        region = cdk.Stack.of(self).region
+        return {
+            "StringEquals": {"kms:ViaService": [f"{service}.{region}.amazonaws.com" for service in services]}
+        }
+
+    def _use_by_logs(self) -> iam.PolicyStatement:
+        stack = cdk.Stack.of(self)
+        # CloudFormation names log groups after their stack. Their exact ARNs cannot stand here: a group needs
+        # the key before it exists.
+        groups = [
+            stack.format_arn(
+                service="logs",
+                resource="log-group",
+                resource_name=f"{prefix}{cdk.Aws.STACK_NAME}-*",
+                arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+            )
+            for prefix in ("", "/aws/vendedlogs/states/")
+        ]
+        return iam.PolicyStatement(
+            principals=[iam.ServicePrincipal(f"logs.{stack.region}.amazonaws.com")],
+            actions=[
+                "kms:Decrypt",
+                "kms:DescribeKey",
+                "kms:Encrypt",
+                "kms:GenerateDataKey",
+                "kms:GenerateDataKeyWithoutPlaintext",
+                "kms:ReEncryptFrom",
+                "kms:ReEncryptTo",
+            ],
+            # In a key's own policy "*" means this key.
+            resources=["*"],
+            conditions={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": groups}},
+        )

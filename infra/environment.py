@@ -1,0 +1,140 @@
+"""One team's reinforcement fine-tuning environment in one stage: the diagram.
+
+Nothing here may depend on the names of team and stage: teams that ask for the same get the same template.
+"""
+
+from pathlib import Path
+
+import aws_cdk as cdk
+from aws_cdk import aws_lambda as lambda_
+from constructs import Construct
+
+from infra.champion import Champion
+from infra.config import Platform, Team
+from infra.customization import CustomizationRole
+from infra.datasets import AccessLogs, Artifacts, Datasets, Rows
+from infra.encryption import TeamKey
+from infra.monitoring import Notifications
+from infra.permissions import bound_roles, grant
+from infra.rewards import RewardFunction
+from infra.runs import run_settings, training_limits
+from infra.steps import Steps
+from infra.training import TrainingWorkflow
+from infra.triggers import RunStarter, Triggers
+
+
+class RftEnvironment(cdk.Stack):
+    """Datasets, reward function, training workflow and everything around them, for one team and stage.
+
+    `packages` holds what `rft package` built: `<team>/reward` and `workflow`.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        *,
+        team: Team,
+        stage: str,
+        platform: Platform,
+        packages: Path,
+        env: cdk.Environment,
+    ) -> None:
+        lasting = team.stages[stage].retention == "lasting"
+        super().__init__(
+            scope,
+            team.stack_id(stage),
+            env=env,
+            description="Reinforcement fine-tuning environment of one team",
+            tags=team.tags(stage, platform),
+            termination_protection=lasting,
+            analytics_reporting=False,
+        )
+        bound_roles(self, platform.permissions_boundary)
+
+        key = TeamKey(self, "Key", encryption=team.encryption, lasting=lasting)
+        access_logs = AccessLogs(self, "AccessLogs", lasting=lasting)
+        datasets = Datasets(self, "Datasets", key=key, access_logs=access_logs, lasting=lasting)
+        artifacts = Artifacts(self, "Artifacts", key=key, access_logs=access_logs, lasting=lasting)
+        rows = Rows(self, "Rows", dataset=team.dataset, folder=team.folder)
+        package = packages / team.name / "reward"
+        reward = RewardFunction(
+            self,
+            "Reward",
+            package=package,
+            settings=team.reward,
+            judges=platform.judges_of(team.reward),
+            key=key,
+            lasting=lasting,
+        )
+        customization = CustomizationRole(self, "Customization", key=key, network=team.network)
+        notifications = Notifications(self, "Notifications", customization=customization, key=key)
+        champion = Champion(self, "ChampionDeployment", lasting=lasting)
+        code = lambda_.Code.from_asset(str(packages / "workflow"))
+        inference = platform.models[team.model.base].inference
+        steps = Steps(
+            self,
+            "Steps",
+            code=code,
+            base_model=team.model.base,
+            inference=inference,
+            rows=rows,
+            datasets=datasets,
+            artifacts=artifacts,
+            reward=reward,
+            customization=customization,
+            network=team.network,
+            champion=champion,
+            notifications=notifications,
+            key=key,
+            lasting=lasting,
+        )
+        workflow = TrainingWorkflow(
+            self,
+            "Training",
+            steps=steps,
+            inference=inference,
+            artifacts=artifacts,
+            notifications=notifications,
+            key=key,
+            lasting=lasting,
+        )
+        settings = run_settings(team, source=rows.uris, reward_version=reward.version_arn)
+        starter = RunStarter(
+            self,
+            "RunStarter",
+            code=code,
+            workflow=workflow,
+            settings=settings,
+            limits=training_limits(team, platform),
+            rows=rows,
+            datasets=datasets,
+            artifacts=artifacts,
+            notifications=notifications,
+            key=key,
+            lasting=lasting,
+        )
+        Triggers(
+            self,
+            "Triggers",
+            train_when=team.stages[stage].train_when,
+            starter=starter,
+            settings=settings,
+            datasets=datasets,
+            after=[reward, customization, notifications, steps, workflow],
+        )
+
+        datasets.grant_training(customization.role)
+        artifacts.grant_training(customization.role)
+        grant(customization.role, reward.invoke())
+
+        for name, value in {
+            "DatasetBucket": datasets.bucket.bucket_name,
+            "ArtifactBucket": artifacts.bucket.bucket_name,
+            "Workflow": workflow.state_machine.state_machine_arn,
+            "Start": starter.start.function.function_name,
+            "RewardVersion": reward.version_arn,
+            "RewardLogGroup": reward.log_group.log_group_name,
+            "Champion": champion.parameter.parameter_name,
+            "Topic": notifications.topic.topic_arn,
+        }.items():
+            cdk.CfnOutput(self, name, value=value)

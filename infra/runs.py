@@ -1,0 +1,24 @@
+"""What a run of the training workflow is made of, as the function that starts it wants to know it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from infra.config import Platform, Team
+
+
+def run_settings(team: Team, *, source: Mapping[str, str], reward_version: str) -> dict[str, Any]:
+    """Returns all that a run is named by: a change of any of it is another run."""
+    return {
+        "source": dict(source),
+        "base_model": team.model.base,
+        "reward_version": reward_version,
+        "training": team.training.request(),
+        "measurement": team.measurement.model_dump(),
+        "promotion": team.promotion.model_dump(),
+    }
+
+
+def training_limits(team: Team, platform: Platform) -> dict[str, int]:
+    """Returns how far a single run may override its training settings, under the service's names for them."""
+    names = dict(zip(team.training.model_dump(), team.training.request(), strict=True))
+    return {names[key]: limit for table, key, limit in platform.limits.each() if table == "training"}

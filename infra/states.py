@@ -1,0 +1,395 @@
+"""The training workflow as Step Functions runs it, in JSONata.
+
+Input: the run document that `lambdas/workflow/start.py` makes; every state reads it as the execution's input.
+Variables: `prepared`, `tags`, `job`, `model_arn`, `candidate_arn`, `decision`, `champion`, `polls`.
+Output: {"run", "promoted", "sentence", "report", "champion_arn"}.
+Error: "RunStopped", with a cause for people; whatever goes wrong passes through "Clean up".
+
+Names in `${...}` are filled in by CloudFormation. No state reads the result of a Map: its items write to S3.
+"""
+
+from typing import Any
+
+State = dict[str, Any]
+
+# The standard partition: the models of this project exist in no other.
+_LAMBDA = "arn:aws:states:::lambda:invoke"
+_BEDROCK = "arn:aws:states:::aws-sdk:bedrock:"
+
+_RUN = "$states.context.Execution.Input"
+
+# An execution's history holds 25,000 events and a poll makes 9: 48 hours of waiting for a job are 12,960.
+_JOB_POLL_SECONDS, _JOB_POLLS = 120, 1440
+_DEPLOYMENT_POLL_SECONDS, _DEPLOYMENT_POLLS = 30, 240
+
+_REASON = "{% $exists($states.result.FailureMessage) ? $states.result.FailureMessage : 'no reason given' %}"
+
+_MINUTE = 60
+_DAY = 24 * 60 * _MINUTE
+
+
+def _retry(*errors: str) -> list[State]:
+    """Six more attempts within some two minutes, spread so that many executions do not come back together."""
+    return [
+        {
+            "ErrorEquals": list(errors),
+            "IntervalSeconds": 2,
+            "BackoffRate": 2,
+            "MaxDelaySeconds": 60,
+            "MaxAttempts": 6,
+            "JitterStrategy": "FULL",
+        }
+    ]
+
+
+_RETRY_LAMBDA = _retry(
+    "Lambda.AWSLambdaException",
+    "Lambda.ClientExecutionTimeoutException",
+    "Lambda.SdkClientException",
+    "Lambda.ServiceException",
+    "Lambda.TooManyRequestsException",
+    # What the functions raise: their own errors that are worth a retry, and botocore's names for throttling
+    # and for a service in trouble.
+    "CleanUpError",
+    "ConnectTimeoutError",
+    "ConnectionClosedError",
+    "EndpointConnectionError",
+    "InternalServerException",
+    "ModelErrorException",
+    "ModelNotReadyException",
+    "ModelTimeoutException",
+    "ReadTimeoutError",
+    "RewardUnavailableError",
+    "ServiceUnavailableException",
+    "ThrottlingException",
+    "TooManyRequestsException",
+)
+_RETRY_BEDROCK = _retry(
+    "Bedrock.InternalServerException", "Bedrock.SdkClientException", "Bedrock.ThrottlingException"
+)
+
+
+def _task(resource: str, arguments: State, *, seconds: int, retry: list[State], **fields: Any) -> State:
+    return {
+        "Type": "Task",
+        "Resource": resource,
+        "Arguments": arguments,
+        "TimeoutSeconds": seconds,
+        "Retry": retry,
+        **fields,
+    }
+
+
+def _function(name: str, payload: State | str, *, seconds: int, **fields: Any) -> State:
+    """A step that one of our functions takes; a little longer than the function's own timeout."""
+    arguments = {"FunctionName": f"${{{name}}}", "Payload": payload}
+    return _task(_LAMBDA, arguments, seconds=seconds + 30, retry=_RETRY_LAMBDA, **fields)
+
+
+def _bedrock(action: str, arguments: State, **fields: Any) -> State:
+    return _task(_BEDROCK + action, arguments, seconds=_MINUTE, retry=_RETRY_BEDROCK, **fields)
+
+
+def _wait(seconds: int, then: str) -> State:
+    return {"Type": "Wait", "Seconds": seconds, "Assign": {"polls": "{% $polls + 1 %}"}, "Next": then}
+
+
+def _either(condition: str, then: str, **fields: Any) -> State:
+    return {"Condition": f"{{% {condition} %}}", "Next": then, **fields}
+
+
+def _stop(condition: str, step: str, error: str, cause: str) -> State:
+    """A branch that ends the run: what went wrong, in words, goes to "Clean up"."""
+    failure = {"step": step, "error": {"Error": error, "Cause": f"{{% {cause} %}}"}}
+    return _either(condition, "Clean up", Output=failure)
+
+
+def _measure(subject: str, model_id: str, then: str) -> State:
+    """Samples a model on every held-out prompt and scores it, many prompts at a time."""
+    return {
+        "Type": "Map",
+        "Label": f"Measure{subject.capitalize()}",
+        "ItemReader": {
+            "Resource": "arn:aws:states:::s3:getObject",
+            "ReaderConfig": {"InputType": "JSONL"},
+            "Arguments": {
+                "Bucket": "{% $prepared.prompts.bucket %}",
+                "Key": "{% $prepared.prompts.key %}",
+            },
+        },
+        "MaxConcurrency": f"{{% {_RUN}.measurement.concurrency %}}",
+        "ItemSelector": {
+            "run": f"{{% {_RUN}.run %}}",
+            "subject": subject,
+            "model_id": model_id,
+            "reward_version": f"{{% {_RUN}.reward_version %}}",
+            "measurement": f"{{% {_RUN}.measurement %}}",
+            "max_tokens": f"{{% {_RUN}.training.inferenceMaxTokens %}}",
+            "reasoning_effort": f"{{% {_RUN}.training.reasoningEffort %}}",
+            "item": "{% $states.context.Map.Item.Value %}",
+        },
+        "ItemProcessor": {
+            "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
+            "StartAt": "Measure prompt",
+            "States": {
+                "Measure prompt": _function(
+                    "Measure",
+                    "{% $states.input %}",
+                    seconds=15 * _MINUTE,
+                    Output="{% $states.result.Payload %}",
+                    End=True,
+                )
+            },
+        },
+        "Next": then,
+    }
+
+
+_STATES: dict[str, State] = {
+    "Prepare dataset": _function(
+        "Prepare",
+        "{% $states.input %}",
+        seconds=15 * _MINUTE,
+        Assign={"prepared": "{% $states.result.Payload %}"},
+        Next="Measure base model",
+    ),
+    "Measure base model": _measure("base", "${BaseModelForInference}", "Read tags"),
+    # The tags of the stack are on the state machine: everything a run makes in Bedrock carries them on.
+    "Read tags": _task(
+        "arn:aws:states:::aws-sdk:sfn:listTagsForResource",
+        {"ResourceArn": "{% $states.context.StateMachine.Id %}"},
+        seconds=_MINUTE,
+        retry=_retry("Sfn.SdkClientException", "Sfn.ThrottlingException"),
+        Assign={
+            "tags": "{% $append($states.result.Tags[$substring(Key, 0, 4) != 'aws:'],"
+            f" [{{'Key': 'run', 'Value': {_RUN}.run}}]) %}}"
+        },
+        Next="Start customization job",
+    ),
+    "Start customization job": _function(
+        "Train",
+        {
+            "run": f"{{% {_RUN}.run %}}",
+            "base_model": f"{{% {_RUN}.base_model %}}",
+            "reward_version": f"{{% {_RUN}.reward_version %}}",
+            "training": f"{{% {_RUN}.training %}}",
+            "train": "{% $prepared.train %}",
+            "state_machine": "{% $states.context.StateMachine.Id %}",
+        },
+        seconds=_MINUTE,
+        Assign={"job": "{% $states.result.Payload %}", "polls": 0},
+        Next="Wait for job",
+    ),
+    "Wait for job": _wait(_JOB_POLL_SECONDS, "Check job"),
+    "Check job": _bedrock(
+        "getModelCustomizationJob",
+        {"JobIdentifier": "{% $job.job_arn %}"},
+        Assign={
+            "model_arn": "{% $exists($states.result.OutputModelArn) ? $states.result.OutputModelArn : '' %}"
+        },
+        Output={
+            "status": "{% $states.result.Status %}",
+            "reason": _REASON,
+        },
+        Next="Job ended?",
+    ),
+    "Job ended?": {
+        "Type": "Choice",
+        "Choices": [
+            _either("$states.input.status = 'Completed' and $model_arn != ''", "Deploy candidate"),
+            _either(
+                f"$states.input.status in ['InProgress', 'Stopping'] and $polls < {_JOB_POLLS}",
+                "Wait for job",
+            ),
+            _stop(
+                "$states.input.status in ['InProgress', 'Stopping']",
+                "Wait for job",
+                "JobTookTooLong",
+                f"'The customization job has not ended in {_JOB_POLL_SECONDS * _JOB_POLLS // 3600} hours.'",
+            ),
+            _stop(
+                "true",
+                "Wait for job",
+                "JobDidNotComplete",
+                "'The customization job ended as ' & $states.input.status & ': ' & $states.input.reason",
+            ),
+        ],
+    },
+    "Deploy candidate": _bedrock(
+        "createCustomModelDeployment",
+        {
+            "ModelDeploymentName": "{% $job.job_name %}",
+            "ModelArn": "{% $model_arn %}",
+            "Description": "Candidate of a training run",
+            "Tags": "{% $tags %}",
+            "ClientRequestToken": f"{{% {_RUN}.run %}}",
+        },
+        Assign={"candidate_arn": "{% $states.result.CustomModelDeploymentArn %}", "polls": 0},
+        Next="Wait for candidate",
+    ),
+    "Wait for candidate": _wait(_DEPLOYMENT_POLL_SECONDS, "Check candidate"),
+    "Check candidate": _bedrock(
+        "getCustomModelDeployment",
+        {"CustomModelDeploymentIdentifier": "{% $candidate_arn %}"},
+        Output={
+            "status": "{% $states.result.Status %}",
+            "reason": _REASON,
+        },
+        Next="Candidate ready?",
+    ),
+    "Candidate ready?": {
+        "Type": "Choice",
+        "Choices": [
+            _either("$states.input.status = 'Active'", "Measure candidate"),
+            _either(
+                f"$states.input.status = 'Creating' and $polls < {_DEPLOYMENT_POLLS}", "Wait for candidate"
+            ),
+            _stop(
+                "true",
+                "Wait for candidate",
+                "DeploymentDidNotSucceed",
+                "'The deployment of the candidate is ' & $states.input.status & ': ' & $states.input.reason",
+            ),
+        ],
+    },
+    "Measure candidate": _measure("candidate", "{% $candidate_arn %}", "Decide"),
+    "Decide": _function(
+        "Decide",
+        {"run": f"{{% {_RUN}.run %}}", "promotion": f"{{% {_RUN}.promotion %}}"},
+        seconds=5 * _MINUTE,
+        Assign={"decision": "{% $states.result.Payload %}", "champion": None},
+        Next="Promote?",
+    ),
+    "Promote?": {
+        "Type": "Choice",
+        "Choices": [_either("$decision.promote", "Promote")],
+        "Default": "Delete candidate",
+    },
+    "Promote": _function(
+        "Promote",
+        {
+            "run": f"{{% {_RUN}.run %}}",
+            "model_arn": "{% $model_arn %}",
+            "deployment_arn": "{% $candidate_arn %}",
+        },
+        seconds=_MINUTE,
+        Assign={"champion": "{% $states.result.Payload %}", "polls": 0},
+        Next="Candidate became champion?",
+    ),
+    "Candidate became champion?": {
+        "Type": "Choice",
+        "Choices": [_either("$champion.adopted", "Write report")],
+        "Default": "Wait for champion",
+    },
+    "Wait for champion": _wait(_DEPLOYMENT_POLL_SECONDS, "Check champion"),
+    "Check champion": _bedrock(
+        "getCustomModelDeployment",
+        {"CustomModelDeploymentIdentifier": "{% $champion.champion_arn %}"},
+        # Until the update shows, it has not begun.
+        Output={
+            "status": "{% $exists($states.result.UpdateDetails.UpdateStatus)"
+            " ? $states.result.UpdateDetails.UpdateStatus : 'Updating' %}"
+        },
+        Next="Champion updated?",
+    ),
+    "Champion updated?": {
+        "Type": "Choice",
+        "Choices": [
+            _either("$states.input.status = 'UpdateCompleted'", "Delete candidate"),
+            _either(
+                f"$states.input.status = 'Updating' and $polls < {_DEPLOYMENT_POLLS}", "Wait for champion"
+            ),
+            _stop(
+                "true",
+                "Wait for champion",
+                "ChampionNotUpdated",
+                "'The champion still serves its previous model: moving it is ' & $states.input.status",
+            ),
+        ],
+    },
+    "Delete candidate": _bedrock(
+        "deleteCustomModelDeployment",
+        {"CustomModelDeploymentIdentifier": "{% $candidate_arn %}"},
+        Next="Write report",
+    ),
+    "Write report": _function(
+        "Report",
+        {
+            "run": f"{{% {_RUN}.run %}}",
+            "document": f"{{% {_RUN} %}}",
+            "job_arn": "{% $job.job_arn %}",
+            "model_arn": "{% $model_arn %}",
+            "decision": "{% $decision %}",
+            "champion": "{% $champion %}",
+        },
+        seconds=5 * _MINUTE,
+        Output="{% $states.result.Payload %}",
+        Next="Notify",
+    ),
+    "Notify": _task(
+        "arn:aws:states:::sns:publish",
+        {
+            "TopicArn": "${Topic}",
+            "Subject": "{% '${Stack}: ' & ($decision.promote ? 'promoted' : 'not promoted') %}",
+            "Message": "{% $decision.sentence & '\\n\\nReport: ' & $states.input.report %}",
+        },
+        seconds=_MINUTE,
+        retry=_retry("States.TaskFailed"),
+        Output={
+            "run": f"{{% {_RUN}.run %}}",
+            "promoted": "{% $decision.promote %}",
+            "sentence": "{% $decision.sentence %}",
+            "report": "{% $states.input.report %}",
+            "champion_arn": "{% $champion ? $champion.champion_arn : null %}",
+        },
+        Next="Done",
+    ),
+    "Done": {"Type": "Succeed"},
+    "Clean up": _function(
+        "CleanUp",
+        {
+            "run": f"{{% {_RUN}.run %}}",
+            "step": "{% $states.input.step %}",
+            "error": "{% $states.input.error %}",
+        },
+        seconds=5 * _MINUTE,
+        Output="{% $states.result.Payload %}",
+        Catch=[
+            {
+                "ErrorEquals": ["States.ALL"],
+                "Output": {
+                    "sentence": "{% 'Cleaning up after a failure failed: ' & $states.errorOutput.Cause %}"
+                },
+                "Next": "Run stopped",
+            }
+        ],
+        Next="Report failure",
+    ),
+    "Report failure": _function(
+        "Report",
+        {"run": f"{{% {_RUN}.run %}}", "document": f"{{% {_RUN} %}}"},
+        seconds=5 * _MINUTE,
+        Output="{% $states.input %}",
+        # The evidence is written by now: a run is not less stopped for want of a page about it.
+        Catch=[{"ErrorEquals": ["States.ALL"], "Output": "{% $states.input %}", "Next": "Run stopped"}],
+        Next="Run stopped",
+    ),
+    "Run stopped": {"Type": "Fail", "Error": "RunStopped", "Cause": "{% $states.input.sentence %}"},
+}
+
+
+def _caught(name: str, state: State) -> State:
+    """The state, with every failure of its work sent to "Clean up"."""
+    if state["Type"] not in ("Task", "Map") or "Catch" in state:
+        return state
+    failure = {"step": name, "error": "{% $states.errorOutput %}"}
+    return {**state, "Catch": [{"ErrorEquals": ["States.ALL"], "Output": failure, "Next": "Clean up"}]}
+
+
+WORKFLOW: State = {
+    "Comment": "Trains a model, measures it against its base, and promotes it if it is better",
+    "QueryLanguage": "JSONata",
+    "StartAt": "Prepare dataset",
+    "TimeoutSeconds": 4 * _DAY,
+    "States": {name: _caught(name, state) for name, state in _STATES.items()},
+}
