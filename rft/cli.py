@@ -1,0 +1,317 @@
+"""The `rft` command: one verb per thing a person does with a team's environment.
+
+The verbs act on the embedded AWS while one is running, and on the account of the AWS environment otherwise;
+`--aws` always means the account. Each says which one it means before it does anything.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas
+from rft.cloud import Cloud, CloudError, Deployed, Run
+from rft.delivery import Cdk, DeliveryError
+from rft.embedded.aws import EmbeddedAws, EmbeddedAwsError
+from rft.packaging import PackagingError, package
+from rft.toolchain import ToolchainError, require_node
+from rft.watching import Watch, duration
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / ".rft"
+
+app = typer.Typer(
+    help="Reinforcement fine-tuning environments: rehearse, run, watch, report.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+out = Console()
+err = Console(stderr=True)
+
+TeamName = Annotated[str, typer.Argument(help="A folder under teams/.", metavar="TEAM")]
+Stage = Annotated[str, typer.Option(help="One of the team's stages.")]
+OnAws = Annotated[bool, typer.Option("--aws", help="Act on the AWS account even while an embedded AWS runs.")]
+RunName = Annotated[str | None, typer.Option("--run", help="A run's name; the latest without it.")]
+
+
+def _team(name: str) -> Team:
+    return load_team(ROOT, name, load_platform(ROOT))
+
+
+def _cloud(on_aws: bool, region: str | None = None) -> Cloud:
+    running = None if on_aws else EmbeddedAws.find(DATA / "embedded")
+    return Cloud.embedded(running) if running else Cloud.account(region)
+
+
+def _deployed(name: str, stage: str, on_aws: bool) -> Deployed:
+    team = _team(name)
+    if stage not in team.stages:
+        raise CloudError(f"team {name} has no stage {stage!r} (stages: {', '.join(team.stages)})")
+    cloud = _cloud(on_aws, team.stages[stage].region)
+    out.print(f"[dim]on {cloud.name}[/dim]", highlight=False)
+    return cloud.deployed(team.stack_id(stage))
+
+
+@contextmanager
+def _step(text: str) -> Iterator[None]:
+    """Shows one piece of preparation with its time."""
+    columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=out) as progress:
+        task = progress.add_task(text, total=1)
+        yield
+        progress.update(task, completed=1)
+
+
+@app.command()
+def up(
+    team: Annotated[str, typer.Argument(help="A folder under teams/.", metavar="[TEAM]")] = "quotes",
+    stage: Stage = "dev",
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the embedded AWS running afterwards.")] = False,
+    port: Annotated[int | None, typer.Option(help="The port to listen on; a free one without it.")] = None,
+) -> None:
+    """Rehearses a team's whole life on the embedded AWS: deploy, train, measure, decide, report."""
+    settings = _team(team)
+    if stage not in settings.stages:
+        raise CloudError(f"team {team} has no stage {stage!r} (stages: {', '.join(settings.stages)})")
+    require_node()
+    running = EmbeddedAws.find(DATA / "embedded")
+    if running and port is not None and not running.endpoint.endswith(f":{port}"):
+        raise CloudError(
+            f"an embedded AWS runs at {running.endpoint} already: stop it with `rft down`, or omit --port"
+        )
+    with _step(f"Package the Lambdas of {team}"):
+        package(ROOT, "embedded", [team], report=lambda _line: None)
+    aws = running or EmbeddedAws(DATA / "embedded", port, keep=keep)
+    if not running:
+        with _step("Start the embedded AWS"):
+            aws.start()
+    try:
+        _rehearse(aws, settings, stage)
+    finally:
+        if keep or running:
+            out.print(
+                f"The embedded AWS goes on at {aws.endpoint}: `rft run {team}`, `rft status`, `rft down`.",
+                highlight=False,
+            )
+        else:
+            aws.stop()
+            shutil.rmtree(DATA / "embedded", ignore_errors=True)
+
+
+def _rehearse(aws: EmbeddedAws, team: Team, stage: str) -> None:
+    environment = aws.environment(os.environ)
+    stack = team.stack_id(stage)
+    cdk = Cdk(ROOT, environment, DATA / "embedded" / "cdk.log")
+    with _step("Bootstrap it for CDK"):
+        cdk.bootstrap(environment["CDK_DEFAULT_ACCOUNT"], environment["AWS_REGION"])
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[resource]}"),
+    )
+    with Progress(*columns, console=out) as progress:
+        task = progress.add_task(f"cdk deploy {stack}", total=None, resource="synthesizing")
+        cdk.deploy(
+            stack,
+            {"team": team.name, "stage": stage, "target": "embedded"},
+            lambda done, total, name: progress.update(task, completed=done, total=total, resource=name),
+        )
+        done = progress.tasks[0].total or 1
+        progress.update(task, completed=done, total=done, resource="")
+    deployed = Cloud.embedded(aws).deployed(stack)
+    run, _ = deployed.start({})
+    _finish(deployed, Watch(deployed, run).follow(out))
+
+
+def _finish(deployed: Deployed, run: Run) -> None:
+    """Says how a run ended, saves its report, and fails the command where the run failed."""
+    took = duration((run.stopped or run.started) - run.started)
+    report = deployed.save_report(run, DATA / "reports")
+    decision = deployed.document(run, "decision.json")
+    lines = Text()
+    if run.status == "SUCCEEDED" and decision:
+        verdict, _, why = decision["sentence"].partition(": ")
+        lines.append(f"{verdict}: ", "bold green" if decision["promote"] else "bold yellow")
+        lines.append(why)
+        lines.append(f"\nbase {decision['base_mean']:.3f} → candidate {decision['candidate_mean']:.3f}")
+        lines.append(f"\nchampion {deployed.champion() or 'none'}", "dim")
+    else:
+        failure = deployed.document(run, "failure.json")
+        lines.append(f"{run.status.replace('_', ' ').capitalize()}. ", "bold red")
+        lines.append((failure or {}).get("sentence") or run.cause or "The run left no reason.")
+    if report:
+        lines.append(f"\nreport {report}", "cyan")
+    out.print(Panel(lines, title=f"{run.name}, {took}", title_align="left"), highlight=False)
+    if run.status != "SUCCEEDED":
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    team: TeamName,
+    stage: Stage = "dev",
+    again: Annotated[
+        int, typer.Option(help="Train on the same content once more: the attempt's number.")
+    ] = 1,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A training setting for this run, in the service's words: epochCount=2."),
+    ] = None,
+    aws: OnAws = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the end.")] = False,
+) -> None:
+    """Starts a run, or finds the one that trains on the same content, and follows it to the end."""
+    training = {}
+    for text in settings or []:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise CloudError(f"--set {text}: expected NAME=VALUE, for example epochCount=2")
+        training[key] = value if key == "reasoningEffort" else json.loads(value)
+    deployed = _deployed(team, stage, aws)
+    started, new = deployed.start({"training": training, "attempt": again})
+    if not new:
+        out.print(
+            f"{started.name} trains on exactly this content ({started.status.lower()});"
+            f" nothing was started. Once more: --again {again + 1}",
+            highlight=False,
+        )
+    if not detach:
+        _finish(deployed, Watch(deployed, started).follow(out))
+
+
+@app.command()
+def watch(team: TeamName, stage: Stage = "dev", name: RunName = None, aws: OnAws = False) -> None:
+    """Follows a run to its end."""
+    deployed = _deployed(team, stage, aws)
+    found = deployed.run(name) if name else deployed.latest()
+    _finish(deployed, Watch(deployed, found).follow(out))
+
+
+@app.command()
+def report(team: TeamName, stage: Stage = "dev", name: RunName = None, aws: OnAws = False) -> None:
+    """Fetches a run's report and prints its path."""
+    deployed = _deployed(team, stage, aws)
+    found = deployed.run(name) if name else deployed.latest()
+    path = deployed.save_report(found, DATA / "reports")
+    if path is None:
+        raise CloudError(
+            f"{found.name} is {found.status.lower()} and has no report yet: follow it with `rft watch {team}`"
+        )
+    out.print(str(path), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def status(aws: OnAws = False) -> None:
+    """Lists every team and stage with its stack, last run and champion."""
+    teams = load_teams(ROOT, None)
+    cloud = _cloud(aws)
+    out.print(f"[dim]on {cloud.name}[/dim]", highlight=False)
+    table = Table("team", "stage", "stack", "last run", "result", "champion", box=None, header_style="bold")
+    for team in teams:
+        for stage in team.stages:
+            try:
+                deployed = cloud.deployed(team.stack_id(stage))
+            except CloudError:
+                table.add_row(team.name, stage, Text("not deployed", "dim"), "", "", "")
+                continue
+            last = next(iter(deployed.runs()), None)
+            decision = deployed.document(last, "decision.json") if last else None
+            table.add_row(
+                team.name,
+                stage,
+                deployed.status,
+                last.name if last else "",
+                _result(last, decision),
+                (deployed.champion() or "none").rpartition("/")[2],
+            )
+    out.print(table)
+
+
+def _result(run: Run | None, decision: dict[str, object] | None) -> str:
+    if run is None:
+        return ""
+    if decision is None or run.status != "SUCCEEDED":
+        return run.status.lower()
+    return f"{'promoted' if decision['promote'] else 'not promoted'}, gain {decision['gain']:+.3f}"
+
+
+@app.command()
+def down() -> None:
+    """Stops the embedded AWS and removes everything it wrote, except the reports."""
+    running = EmbeddedAws.find(DATA / "embedded")
+    if running:
+        running.stop()
+    existed = (DATA / "embedded").exists()
+    shutil.rmtree(DATA / "embedded", ignore_errors=True)
+    out.print("The embedded AWS is down." if running or existed else "No embedded AWS was running.")
+
+
+@app.command(name="package")
+def package_(
+    target: Annotated[Literal["aws", "embedded"], typer.Option(help="What the Lambdas will run on.")] = "aws",
+    team: Annotated[list[str] | None, typer.Option(help="Only these teams.")] = None,
+) -> None:
+    """Builds the Lambda packages that synthesis takes from build/."""
+    package(ROOT, target, team, report=lambda line: out.print(line, highlight=False, soft_wrap=True))
+
+
+@app.command()
+def schema() -> None:
+    """Writes the JSON Schemas that let an editor complete and check the settings files."""
+    for path, document in schemas().items():
+        (ROOT / path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        out.print(str(path), highlight=False)
+
+
+def main() -> None:
+    """Runs the command; a person's mistake ends in one clear message and exit code 1, not in a traceback."""
+    # A closed terminal or a stopped job must run the same clean-up as Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: sys.exit(130))
+    try:
+        app()
+    except KeyboardInterrupt:
+        err.print("stopped")
+        raise SystemExit(130) from None
+    except (
+        SettingsError,
+        CloudError,
+        DeliveryError,
+        EmbeddedAwsError,
+        PackagingError,
+        ToolchainError,
+    ) as error:
+        err.print(f"[bold red]rft:[/bold red] {error}", highlight=False, soft_wrap=True)
+        raise SystemExit(1) from None
+    except (BotoCoreError, ClientError) as error:
+        err.print(f"[bold red]rft:[/bold red] AWS refused: {error}", highlight=False, soft_wrap=True)
+        raise SystemExit(1) from None
+    except BrokenPipeError:
+        with suppress(OSError):
+            os.close(sys.stdout.fileno())
+        raise SystemExit(141) from None

@@ -1,0 +1,402 @@
+"""A sample team's stack, deployed and run to the end on the embedded AWS; then what a change of it does."""
+
+import fnmatch
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rft.cloud import Cloud, Deployed, Run
+from rft.embedded.aws import ACCOUNT, REGION, EmbeddedAws
+from rft.packaging import package
+
+Clients = Callable[[str], Any]
+Synthesize = Callable[[Path, str, str], Path]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STACK = "rft-quotes-dev"
+
+
+def ended(deployed: Deployed, run: Run, seconds: float = 240) -> Run:
+    deadline = time.monotonic() + seconds
+    while run.status == "RUNNING" and time.monotonic() < deadline:
+        time.sleep(0.3)
+        run = deployed.run(run.name)
+    assert run.status != "RUNNING", f"{run.name} goes on after {seconds} s"
+    return run
+
+
+def jobs_running(client: Clients) -> list[str]:
+    summaries = client("bedrock").list_model_customization_jobs()["modelCustomizationJobSummaries"]
+    return [job["jobName"] for job in summaries if job["status"] in {"InProgress", "Stopping"}]
+
+
+def deployments(client: Clients) -> list[str]:
+    summaries = client("bedrock").list_custom_model_deployments()["modelDeploymentSummaries"]
+    return [deployment["customModelDeploymentArn"] for deployment in summaries]
+
+
+@pytest.fixture(scope="module")
+def deployed(aws: EmbeddedAws, deploy: Callable[..., dict[str, str]], assembly: Path) -> Deployed:
+    outputs = deploy(assembly, STACK)
+    return Deployed(cloud=Cloud.embedded(aws), stack=STACK, status="CREATE_COMPLETE", outputs=outputs)
+
+
+@pytest.fixture(scope="module")
+def run(deployed: Deployed) -> Run:
+    started, new = deployed.start({})
+    assert new
+    return ended(deployed, started)
+
+
+class TestRun:
+    def test_succeeds_and_leaves_no_reason_for_a_failure(self, deployed: Deployed, run: Run):
+        assert run.status == "SUCCEEDED", deployed.document(run, "failure.json")
+        assert deployed.document(run, "failure.json") is None
+
+    def test_trains_on_every_row_of_the_team(self, deployed: Deployed, run: Run):
+        dataset = deployed.document(run, "dataset.json")
+        rows = (REPOSITORY / "teams/quotes/data/train.jsonl").read_text().splitlines()
+        assert dataset["train"]["rows"] == len(rows)
+        copied = deployed.cloud.client("s3").list_objects_v2(
+            Bucket=deployed.outputs["DatasetBucket"], Prefix="datasets/"
+        )
+        assert {entry["Key"].rpartition("/")[2] for entry in copied["Contents"]} == {
+            "train.jsonl",
+            "evaluation.jsonl",
+        }
+
+    def test_completes_the_customization_job_with_the_pinned_reward(self, deployed: Deployed, run: Run):
+        job = deployed.cloud.client("bedrock").get_model_customization_job(
+            jobIdentifier=f"{STACK}-{run.name}"
+        )
+        assert job["status"] == "Completed"
+        grader = job["customizationConfig"]["rftConfig"]["graderConfig"]["lambdaGrader"]["lambdaArn"]
+        assert grader == deployed.outputs["RewardVersion"]
+        assert re.search(r":\d+$", grader), "the job must get a published version, not the function"
+
+    def test_measures_base_and_candidate_on_the_same_prompts(self, deployed: Deployed, run: Run):
+        measured = {}
+        for subject in ("base", "candidate"):
+            pages = (
+                deployed.cloud.client("s3")
+                .get_paginator("list_objects_v2")
+                .paginate(
+                    Bucket=deployed.outputs["ArtifactBucket"], Prefix=f"runs/{run.name}/measured/{subject}/"
+                )
+            )
+            keys = [entry["Key"] for page in pages for entry in page["Contents"]]
+            bodies = [json.loads(deployed.artifact(key) or b"") for key in keys]
+            measured[subject] = {body["id"]: len(body["completions"]) for body in bodies}
+        assert measured["base"] == measured["candidate"]
+        assert len(measured["base"]) == 100
+        assert set(measured["base"].values()) == {4}
+
+    def test_promotes_on_a_gain_above_chance(self, deployed: Deployed, run: Run):
+        decision = deployed.document(run, "decision.json")
+        assert decision["promote"] is True
+        assert decision["lower"] > decision["minimum_gain"]
+        champion = deployed.champion()
+        serving = deployed.cloud.client("bedrock").get_custom_model_deployment(
+            customModelDeploymentIdentifier=champion
+        )
+        assert serving["status"] == "Active"
+        job = deployed.cloud.client("bedrock").get_model_customization_job(
+            jobIdentifier=f"{STACK}-{run.name}"
+        )
+        assert serving["modelArn"] == job["outputModelArn"]
+
+    def test_tells_what_happened_in_report_and_manifest(self, deployed: Deployed, run: Run, tmp_path: Path):
+        page = deployed.save_report(run, tmp_path)
+        assert page is not None
+        text = page.read_text()
+        assert "Rehearsal on the embedded AWS" in text
+        assert "http://" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
+        manifest = json.loads(page.with_name("manifest.json").read_text())
+        assert deployed.outputs["RewardVersion"] in json.dumps(manifest)
+
+    def test_the_reward_rises_while_training(self, deployed: Deployed, run: Run):
+        means = [line["reward_mean"] for _, line in deployed.rewards(run.started) if line["samples"] == 64]
+        tenth = len(means) // 10
+        assert sum(means[-tenth:]) / tenth > sum(means[:tenth]) / tenth + 0.2
+
+    def test_the_same_content_never_trains_twice(self, deployed: Deployed, run: Run):
+        again, new = deployed.start({})
+        assert (again.name, new) == (run.name, False)
+
+    def test_another_setting_is_another_run(self, deployed: Deployed, run: Run):
+        other, new = deployed.start({"training": {"epochCount": 1}})
+        try:
+            assert new
+            assert other.name != run.name
+        finally:
+            deployed.cloud.client("stepfunctions").stop_execution(executionArn=other.arn)
+
+    def test_fails_to_start_with_a_setting_the_service_refuses(self, deployed: Deployed):
+        with pytest.raises(Exception, match="epochCount"):
+            deployed.start({"training": {"epochCount": 51}})
+
+
+# What IAM evaluates, without conditions: those the embedded AWS enforced while the calls were made.
+
+
+def _matches(patterns: str | list[str], value: str) -> bool:
+    # In a policy only * and ? are special; fnmatch also knows [ and ].
+    return any(
+        fnmatch.fnmatchcase(value.lower(), pattern.replace("[", "[[]").lower())
+        for pattern in ([patterns] if isinstance(patterns, str) else patterns)
+    )
+
+
+def allows(statements: list[dict[str, Any]], action: str, resource: str) -> bool:
+    """A request with a wildcard in its resource asks for any resource of the kind."""
+    hits = [
+        statement
+        for statement in statements
+        if _matches(statement["Action"], action) and _matches(statement["Resource"], resource)
+    ]
+    effects = {statement["Effect"] for statement in hits}
+    return "Allow" in effects and "Deny" not in effects
+
+
+class Template:
+    """A synthesized template with its references resolved to what was deployed."""
+
+    def __init__(self, body: dict[str, Any], physical: Mapping[str, str], stack_id: str) -> None:
+        self.resources = body["Resources"]
+        self._physical = physical
+        self._pseudo = {
+            "AWS::AccountId": ACCOUNT,
+            "AWS::Region": REGION,
+            "AWS::Partition": "aws",
+            "AWS::StackName": STACK,
+            "AWS::StackId": stack_id,
+            "AWS::URLSuffix": "amazonaws.com",
+        }
+
+    def policies(self) -> dict[str, list[dict[str, Any]]]:
+        """The statements of every role of the stack, by the role's ARN."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for resource in self.resources.values():
+            if resource["Type"] == "AWS::IAM::Policy":
+                for role in resource["Properties"]["Roles"]:
+                    arn = f"arn:aws:iam::{ACCOUNT}:role/{self.resolve(role)}"
+                    document = self.resolve(resource["Properties"]["PolicyDocument"])
+                    found.setdefault(arn, []).extend(document["Statement"])
+            elif resource["Type"] == "AWS::IAM::Role":
+                assert "ManagedPolicyArns" not in resource["Properties"]
+                assert "Policies" not in resource["Properties"]
+        return found
+
+    def resolve(self, value: Any) -> Any:
+        match value:
+            case {"Ref": str(name)}:
+                return self._pseudo.get(name) or self._physical[name]
+            case {"Fn::Join": [separator, parts]}:
+                return separator.join(self.resolve(part) for part in parts)
+            case {"Fn::GetAtt": [name, "Arn"]}:
+                return self._arn(name)
+            case {"Fn::GetAtt": [name, "Name"]}:
+                return self._physical[name].rpartition(":")[2]
+            case {"Fn::Select": [index, parts]}:
+                return self.resolve(parts)[int(index)]
+            case {"Fn::Split": [separator, text]}:
+                return self.resolve(text).split(separator)
+            case {"Fn::Sub": str(text)}:
+                return re.sub(r"\$\{([^}]+)\}", lambda found: self.resolve({"Ref": found[1]}), text)
+            case dict():
+                assert not any(key.startswith("Fn::") for key in value), value
+                return {key: self.resolve(item) for key, item in value.items()}
+            case list():
+                return [self.resolve(item) for item in value]
+            case _:
+                return value
+
+    def _arn(self, name: str) -> str:
+        physical = self._physical[name]
+        here = f"{REGION}:{ACCOUNT}"
+        return {
+            "AWS::S3::Bucket": f"arn:aws:s3:::{physical}",
+            "AWS::KMS::Key": f"arn:aws:kms:{here}:key/{physical}",
+            "AWS::Lambda::Function": f"arn:aws:lambda:{here}:function:{physical}",
+            "AWS::IAM::Role": f"arn:aws:iam::{ACCOUNT}:role/{physical}",
+            "AWS::Logs::LogGroup": f"arn:aws:logs:{here}:log-group:{physical}:*",
+            "AWS::StepFunctions::StateMachine": physical,
+            "AWS::SNS::Topic": physical,
+        }[self.resources[name]["Type"]]
+
+
+class TestPermissions:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def policies(cls, deployed: Deployed, client: Clients, assembly: Path) -> dict[str, list[dict[str, Any]]]:
+        pages = client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=STACK)
+        summaries = [summary for page in pages for summary in page["StackResourceSummaries"]]
+        [stack] = client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+        template = Template(
+            json.loads((assembly / f"{STACK}.template.json").read_text()),
+            {summary["LogicalResourceId"]: summary["PhysicalResourceId"] for summary in summaries},
+            stack["StackId"],
+        )
+        return template.policies()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def calls(cls, aws: EmbeddedAws, run: Run, policies: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+        """(role, action, resource) of every call that a role of the stack made."""
+        assert run.status == "SUCCEEDED"
+        return {
+            (call["principal"], call["action"], call["resource"])
+            for call in aws.calls()
+            if call["principal"] in policies
+        }
+
+    def test_every_call_of_a_run_is_allowed_by_the_template(self, policies, calls):
+        assert len(calls) > 300
+        refused = [call for call in sorted(calls) if not allows(policies[call[0]], *call[1:])]
+        assert refused == []
+
+    def test_the_run_used_every_kind_of_role(self, calls):
+        used = {role.rpartition("/")[2].removeprefix(f"{STACK}-") for role, _, _ in calls}
+        for part in ("Customization", "Reward", "Prepare", "Measure", "Train", "Decide", "Promote", "Report"):
+            assert any(part in role for role in used), part
+
+    @pytest.mark.parametrize(
+        ("role", "action"),
+        [
+            ("Customization", "lambda:InvokeFunction"),
+            ("StepsTrain", "iam:PassRole"),
+            ("StepsPromote", "ssm:PutParameter"),
+        ],
+    )
+    def test_fails_when_a_statement_is_taken_away(self, policies, calls, role, action):
+        weaker = {
+            arn: [
+                statement
+                for statement in statements
+                if not (f"{STACK}-{role}" in arn and _matches(statement["Action"], action))
+            ]
+            for arn, statements in policies.items()
+        }
+        refused = [call for call in calls if not allows(weaker[call[0]], *call[1:])]
+        assert refused
+        assert all(f"{STACK}-{role}" in call[0] for call in refused)
+
+
+class Project:
+    """A copy of the project that a test changes as a team would, with a short training on deploy."""
+
+    team = "quotes"
+
+    def __init__(self, root: Path, synthesize: Synthesize, deploy: Callable[..., dict[str, str]]) -> None:
+        self.root = root
+        self._synthesize = synthesize
+        self._deploy = deploy
+        for name in ("app.py", "cdk.json", "infra", "lambdas", "requirements"):
+            source = REPOSITORY / name
+            if source.is_dir():
+                shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, root / name)
+        shutil.copytree(REPOSITORY / "teams/quotes", root / "teams/changing")
+        shutil.copy(REPOSITORY / "teams/platform.toml", root / "teams")
+        text = self.settings.read_text()
+        text = re.sub(r"(?m)^train_when = .*$", 'train_when = "on-deploy"', text)
+        text = re.sub(r"(?m)^epoch_count = .*$", "epoch_count = 1", text)
+        text = re.sub(r"(?m)^\[measurement\]\n(?:.+\n)*", "", text)
+        self.settings.write_text(text + "\n[measurement]\nprompts = 12\nsamples_per_prompt = 2\n")
+
+    @property
+    def settings(self) -> Path:
+        return self.root / "teams/changing/team.toml"
+
+    def deploy(self) -> dict[str, str]:
+        package(self.root, "embedded", ["changing"], report=lambda _line: None)
+        assembly = self._synthesize(self.root, "changing", "dev")
+        return self._deploy(assembly, "rft-changing-dev")
+
+
+class TestChanges:
+    """One environment over several deployments, in order: each test goes on where the one before it ended."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def project(
+        cls, tmp_path_factory: pytest.TempPathFactory, synthesize: Synthesize, deploy: Callable[..., Any]
+    ) -> Project:
+        return Project(tmp_path_factory.mktemp("project"), synthesize, deploy)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def environment(cls, aws: EmbeddedAws, project: Project) -> Deployed:
+        outputs = project.deploy()
+        return Deployed(cloud=Cloud.embedded(aws), stack="rft-changing-dev", status="", outputs=outputs)
+
+    def test_deploying_starts_a_run(self, environment: Deployed):
+        [run] = environment.runs()
+        assert ended(environment, run).status == "SUCCEEDED", environment.document(run, "failure.json")
+
+    def test_deploying_again_without_a_change_starts_nothing(self, project: Project, environment: Deployed):
+        project.deploy()
+        assert len(environment.runs()) == 1
+
+    def test_a_change_that_teaches_nothing_new_starts_nothing(self, project: Project, environment: Deployed):
+        text = project.settings.read_text()
+        project.settings.write_text(re.sub(r'(?m)^owner = ".*"$', 'owner = "others@example.com"', text))
+        project.deploy()
+        assert len(environment.runs()) == 1
+
+    def test_changing_one_row_starts_one_new_run(self, project: Project, environment: Deployed):
+        rows = project.root / "teams/changing/data/train.jsonl"
+        lines = rows.read_text().splitlines()
+        row = json.loads(lines[0])
+        row["messages"][-1]["content"] += " Thank you."
+        rows.write_text("\n".join([json.dumps(row), *lines[1:]]) + "\n")
+        project.deploy()
+        runs = environment.runs()
+        assert len(runs) == 2
+        assert ended(environment, runs[0]).status == "SUCCEEDED"
+
+    def test_fails_when_the_reward_function_breaks_while_training(
+        self, project: Project, environment: Deployed, client: Clients
+    ):
+        before = deployments(client)
+        (project.root / "teams/changing/reward.py").write_text(
+            "from lambdas.contract import InfrastructureError, Reward, Sample\n"
+            "scored = 0\n\n\n"
+            "def score(sample: Sample) -> Reward:\n"
+            "    global scored\n"
+            "    scored += 1\n"
+            "    if scored > 40:\n"
+            "        raise InfrastructureError('the price list is gone')\n"
+            "    return Reward(float(len(sample.completion) % 2))\n"
+        )
+        text = project.settings.read_text()
+        head = text[: text.index("[reward.components")]
+        tail = re.search(r"(?m)^\[training\]", text)
+        project.settings.write_text(
+            f'{head}[reward.components.answer]\nfunction = "reward.py"\n\n{text[tail.start() :]}'
+        )
+        project.deploy()
+        run = ended(environment, environment.runs()[0])
+        assert run.status == "FAILED"
+        failure = environment.document(run, "failure.json")
+        assert "the price list is gone" in failure["sentence"]
+        assert jobs_running(client) == []
+        assert deployments(client) == before
+        assert environment.champion() in before
+        assert environment.save_report(run, project.root / "reports") is not None
+
+    def test_an_aborted_run_is_cleaned_up(self, environment: Deployed, client: Clients):
+        run, _ = environment.start({"attempt": 7})
+        environment.cloud.client("stepfunctions").stop_execution(executionArn=run.arn, cause="by hand")
+        deadline = time.monotonic() + 60
+        while environment.document(run, "failure.json") is None and time.monotonic() < deadline:
+            time.sleep(0.3)
+        assert environment.document(run, "failure.json")
+        assert jobs_running(client) == []
