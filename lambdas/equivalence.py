@@ -24,7 +24,7 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,12 +161,13 @@ def _read(text: str) -> Any:
     # The grammar knows a plus-minus between terms only; one inside of a fraction stands for the set of both.
     if re.search(r"(?<!\\)\{[^{}]*\\(?:pm|mp)(?![A-Za-z])", text):
         name, equals, value = text.rpartition("=")
-        both = (
-            re.sub(r"\\(?:pm|mp)(?![A-Za-z])", lambda sign, signs=signs: signs[sign[0]], value)
-            for signs in _SIGNS
-        )
+        both = (_signed(value, signs) for signs in _SIGNS)
         text = rf"{name}{equals}\{{{', '.join(both)}\}}"
     return latex2sympy(text, is_real=not should_treat_as_complex(text), normalization_config=None)
+
+
+def _signed(value: str, signs: Mapping[str, str]) -> str:
+    return re.sub(r"\\(?:pm|mp)(?![A-Za-z])", lambda sign: signs[sign[0]], value)
 
 
 def _verified(wanted: Any, given: Any) -> bool:
