@@ -194,9 +194,8 @@ def test_another_version_of_the_emulator_is_refused(tmp_path: Path, monkeypatch:
 def test_a_child_that_cannot_start_says_why(tmp_path: Path) -> None:
     # Where the child says that it is there is a place that it cannot write to.
     (tmp_path / "embedded.json").symlink_to(tmp_path / "nowhere" / "embedded.json")
-    with pytest.raises(
-        EmbeddedAwsError, match=r"(?s)ended while it started:.*FileNotFoundError: .*embedded\.json'\nAll of its log"
-    ):
+    ends = r"(?s)ended while it started:.*FileNotFoundError: .*embedded\.json'\nAll of its log"
+    with pytest.raises(EmbeddedAwsError, match=ends):
         EmbeddedAws(tmp_path).start()
     assert processes(tmp_path) == []
 
