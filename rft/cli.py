@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,8 +30,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from infra import config
 from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas
 from rft.cloud import Cloud, CloudError, Deployed, Run
+from rft.cost import idle_month
 from rft.delivery import Cdk, DeliveryError
 from rft.embedded.aws import EmbeddedAws, EmbeddedAwsError
 from rft.packaging import PackagingError, package
@@ -67,9 +70,7 @@ def _cloud(on_aws: bool, region: str | None = None) -> Cloud:
 
 def _deployed(name: str, stage: str, on_aws: bool) -> Deployed:
     team = _team(name)
-    if stage not in team.stages:
-        raise CloudError(f"team {name} has no stage {stage!r} (stages: {', '.join(team.stages)})")
-    cloud = _cloud(on_aws, team.stages[stage].region)
+    cloud = _cloud(on_aws, _known(team, stage).region)
     out.print(f"[dim]on {cloud.name}[/dim]", highlight=False)
     return cloud.deployed(team.stack_id(stage))
 
@@ -93,8 +94,7 @@ def up(
 ) -> None:
     """Rehearses a team's whole life on the embedded AWS: deploy, train, measure, decide, report."""
     settings = _team(team)
-    if stage not in settings.stages:
-        raise CloudError(f"team {team} has no stage {stage!r} (stages: {', '.join(settings.stages)})")
+    _known(settings, stage)
     require_node()
     running = EmbeddedAws.find(DATA / "embedded")
     if running and port is not None and not running.endpoint.endswith(f":{port}"):
@@ -258,6 +258,34 @@ def _result(run: Run | None, decision: dict[str, object] | None) -> str:
     if decision is None or run.status != "SUCCEEDED":
         return run.status.lower()
     return f"{'promoted' if decision['promote'] else 'not promoted'}, gain {decision['gain']:+.3f}"
+
+
+@app.command()
+def cost(team: TeamName, stage: Stage = "dev") -> None:
+    """Prices what a stage costs by the month while nothing trains, from its template."""
+    settings, platform = _team(team), load_platform(ROOT)
+    stack = settings.stack_id(_known(settings, stage).name)
+    with tempfile.TemporaryDirectory(prefix="rft-cost-") as folder:
+        assembly = Path(folder) / "cdk.out"
+        with _step(f"Synthesize {stack}"):
+            Cdk(ROOT, os.environ, Path(folder) / "cdk.log").synth({"team": team, "stage": stage}, assembly)
+        items = idle_month(json.loads((assembly / f"{stack}.template.json").read_text()), platform.prices)
+    table = Table("billed by the month", "count", "each", "together", box=None, header_style="bold")
+    currency = platform.prices.currency if platform.prices else ""
+    for item in items:
+        priced = [] if item.price is None else [f"{item.price:.2f}", f"{item.price * item.count:.2f}"]
+        table.add_row(item.type, str(item.count), *(priced or ["no price", "?"]))
+    total = sum((item.price or 0) * item.count for item in items)
+    table.add_row("in all", "", "", Text(f"{total:.2f} {currency}", "bold"))
+    out.print(table)
+    dated = f"prices of {platform.prices.date}" if platform.prices else "no prices in teams/platform.toml"
+    out.print(f"[dim]{dated}; what is stored and what is used come on top[/dim]", highlight=False)
+
+
+def _known(team: Team, stage: str) -> config.Stage:
+    if stage not in team.stages:
+        raise CloudError(f"team {team.name} has no stage {stage!r} (stages: {', '.join(team.stages)})")
+    return team.stages[stage]
 
 
 @app.command()

@@ -48,6 +48,7 @@ VARIANTS = {
     "remote": lambda text: text.replace(
         '"data/train.jsonl"', '"s3://rows-elsewhere/quotes/train.jsonl"'
     ).replace('"data/evaluation.jsonl"', '"s3://rows-elsewhere/quotes/evaluation.jsonl"'),
+    "watched": lambda text: re.sub(r"(?m)^(retention = .*)$", r"\1\ndashboard = true", text),
     # The same but for one setting that says how the reward function runs.
     "patient": lambda text: text.replace("[reward]\n", "[reward]\ntimeout_seconds = 120\nmemory_mb = 1024\n"),
 }
