@@ -6,6 +6,7 @@ The verbs act on the embedded AWS while one is running, and on the account of th
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -36,6 +37,7 @@ from rft.cloud import Cloud, CloudError, Deployed, Run
 from rft.cost import idle_month
 from rft.delivery import Cdk, DeliveryError
 from rft.embedded.aws import EmbeddedAws, EmbeddedAwsError
+from rft.execution_policy import Place, execution_policies
 from rft.packaging import PackagingError, package
 from rft.toolchain import ToolchainError, require_node
 from rft.watching import Watch, duration
@@ -306,6 +308,47 @@ def package_(
 ) -> None:
     """Builds the Lambda packages that synthesis takes from build/."""
     package(ROOT, target, team, report=lambda line: out.print(line, highlight=False, soft_wrap=True))
+
+
+@app.command()
+def execution_policy(
+    account: Annotated[str, typer.Option(help="The account's 12 digits.")],
+    region: Annotated[str, typer.Option(help="The region that is bootstrapped.")] = "us-east-1",
+    qualifier: Annotated[str, typer.Option(help="The bootstrap's qualifier.")] = "hnb659fds",
+) -> None:
+    """Writes what CloudFormation needs to deploy all stacks, to bootstrap with instead of administrator."""
+    platform = load_platform(ROOT)
+    if not re.fullmatch(r"[0-9]{12}", account):
+        raise CloudError(f"--account {account}: an account has 12 digits")
+    place = Place(account=account, region=region, qualifier=qualifier)
+    boundary = platform.permissions_boundary
+    if boundary and not boundary.startswith("arn:"):
+        boundary = f"arn:aws:iam::{account}:policy/{boundary}"
+    with tempfile.TemporaryDirectory(prefix="rft-policy-") as folder:
+        assembly = Path(folder) / "cdk.out"
+        with _step("Synthesize all stacks"):
+            Cdk(ROOT, os.environ, Path(folder) / "cdk.log").synth({}, assembly)
+        templates = [json.loads(path.read_text()) for path in assembly.glob("*.template.json")]
+    policies = execution_policies(templates, place, boundary=boundary)
+    target = ROOT / "build" / "execution-policy" / f"{account}-{region}"
+    target.mkdir(parents=True, exist_ok=True)
+    names = [f"rft-execution-{region}-{number}" for number in range(1, len(policies) + 1)]
+    for name, policy in zip(names, policies, strict=True):
+        path = target / f"{name}.json"
+        path.write_text(json.dumps(policy, indent=2) + "\n", encoding="utf-8")
+        document = f"file://{path.relative_to(ROOT)}"
+        out.print(
+            f"aws iam create-policy --policy-name {name} --policy-document {document}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    arns = ",".join(f"arn:aws:iam::{account}:policy/{name}" for name in names)
+    out.print(
+        f"npx cdk bootstrap aws://{account}/{region} --qualifier {qualifier}"
+        f" --cloudformation-execution-policies {arns}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @app.command()
