@@ -87,6 +87,12 @@ _DATA: Sequence[tuple[type, str, Callable[[Any, Callable[[Any], Any]], Any], Cal
     (bytearray, "bytearray", lambda value, _: bytes(value).hex(), bytearray.fromhex),
     (tuple, "tuple", _items, tuple),
     (range, "range", lambda value, _: [value.start, value.stop, value.step], lambda parts: range(*parts)),
+    (
+        slice,
+        "slice",
+        lambda value, told: [told(value.start), told(value.stop), told(value.step)],
+        lambda parts: slice(*parts),
+    ),
     (frozenset, "frozenset", _items, frozenset),
     (set, "set", _items, set),
     (collections.deque, "deque", _items, collections.deque),

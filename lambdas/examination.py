@@ -47,9 +47,11 @@ _MOST_MODULES = 64
 # Why a candidate was late, in words.
 _LATE = {
     "cpu": "it took too much processor time",
-    "wall": "it waited too long",
+    "wait": "it waited too long",
     "total": "the tests before it used up the completion's time",
 }
+
+_EARLY = "it ended early"
 
 # A number that is written with a fraction may be off by the tolerance; one without is exact.
 _NUMBER = re.compile(r"[+-]?\d*\.?\d+(e[+-]?\d+)?", re.IGNORECASE)
@@ -143,10 +145,9 @@ class _Examination:
             pass
         except _BrokenTestError as error:
             reason, broken = str(error), True
-        finally:
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
         status = self._end(END)
+        # Not before its end, which a candidate would bring about itself once nobody listens.
+        os.close(self._descriptor)
         self.seconds = status["seconds"]
         if status["late"]:
             return _verdict(late=True, reason=_LATE[status["late"]])
@@ -154,7 +155,8 @@ class _Examination:
             return _verdict(reason=reason, broken=True)
         # No test can overlook that its candidate ended or was refused something.
         if self._fault:
-            ending = f", with {_ending(status['code'])}" if status["code"] is not None else ""
+            by_itself = self._fault == _EARLY and status["code"] is not None
+            ending = f", with {_ending(status['code'])}" if by_itself else ""
             return _verdict(reason=f"{self._fault}{ending}")
         return _verdict(passed=passed, reason=reason)
 
@@ -364,7 +366,7 @@ class _Examination:
         try:
             yield
         except GoneError as error:
-            self.fail(str(error) or "it ended early")
+            self.fail(str(error) or _EARLY)
         # What data of any shape raises where another shape is expected.
         except Exception as error:
             self.fail(f"its answer cannot be read: {type(error).__name__}")
