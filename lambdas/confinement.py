@@ -237,6 +237,9 @@ def filter_program(machine: str) -> bytes:
 
 def refuse() -> None:
     """Refuses, where there is no filter, what the limits leave over, as far as an interpreter can."""
+    # A second copy of a built-in module would have what is taken out of the first below.
+    for name in ("create_builtin", "create_dynamic"):
+        sys.modules["_imp"].__dict__.pop(name, None)
     for name in _UNASKED.split():
         function = getattr(os, name, None)
         for module in (os, sys.modules["posix"]):

@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -117,6 +118,13 @@ REACHES = {
     "makes a hard link": "open(PLACE + '1', 'w').close(); os.link(PLACE + '1', PLACE); return True",
     "makes a named pipe": "os.mkfifo(PLACE); return True",
     "makes a named pipe by the module below": "import posix; posix.mkfifo(PLACE); return True",
+    "makes a named pipe by a fresh copy of that module": """
+        import importlib.machinery, importlib.util, sys
+        spec = importlib.util.spec_from_loader("posix", importlib.machinery.BuiltinImporter)
+        fresh = sys.modules["_imp"].create_builtin(spec)
+        sys.modules["_imp"].exec_builtin(fresh)
+        fresh.mkfifo(PLACE); return True
+    """,
     "removes a file": "os.unlink(OWN); return True",
     "renames a file": "os.rename(OWN, PLACE); return True",
     "changes a file's mode": "os.chmod(OWN, 0o600); return True",
@@ -191,13 +199,20 @@ def attempt(body, place, own):
     return f"import os\nPLACE, OWN = {str(place)!r}, {str(own)!r}\ndef attempt():\n{lines}\n"
 
 
+@pytest.fixture
+def everyones():
+    """A folder in which every user of the machine may do everything, so that no other rule helps."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("does", REACHES)
-def test_code_gets_at_nothing(sandbox, does, tmp_path):
-    tmp_path.chmod(0o777)
-    own = tmp_path / "own"
+def test_code_gets_at_nothing(sandbox, does, everyones):
+    own = everyones / "own"
     own.touch()
     own.chmod(0o666)
-    place = tmp_path / "place"
+    place = everyones / "place"
     [verdict] = examine(
         sandbox, attempt(REACHES[does], place, own), call("attempt", expected=True), seconds=0.5
     )
@@ -205,7 +220,7 @@ def test_code_gets_at_nothing(sandbox, does, tmp_path):
     # It was held, and did not stumble.
     assert not any(word in verdict["reason"] for word in ("SyntaxError", "NameError", "cannot be read"))
     assert own.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["own"]
+    assert [path.name for path in everyones.iterdir()] == ["own"]
 
 
 @pytest.mark.parametrize("does", [name for name in REACHES if name not in WITHOUT_CONTROL])
