@@ -22,6 +22,9 @@ LONGEST_MESSAGE = 4_000_000
 # Characters of an exception's text, or of a verdict, that are passed on.
 LONGEST_REASON = 300
 
+# Types of exceptions between a raised one and a built-in one that are told apart.
+_MOST_NAMES = 8
+
 # The name of the module a completion is, unless it runs as a program.
 SOLUTION = "solution"
 
@@ -205,7 +208,7 @@ class Exceptions:
         kind: type[Exception] = RuntimeError
         if isinstance(found, type) and issubclass(found, Exception):
             kind = found
-        for name in reversed(told["names"]):
+        for name in reversed(told["names"][:_MOST_NAMES]):
             kind = self._types.setdefault(str(name), type(str(name), (kind,), {}))
         return kind
 

@@ -56,8 +56,10 @@ _LOADED = """
     statistics string textwrap timeit traceback typing unicodedata urllib.parse uuid warnings weakref zlib
     _strptime encodings.ascii encodings.idna encodings.latin_1 encodings.punycode encodings.rot_13
     encodings.hex_codec encodings.base64_codec encodings.unicode_escape encodings.raw_unicode_escape
-    encodings.utf_16 encodings.utf_32 encodings.cp1252
+    encodings.utf_16 encodings.utf_32 encodings.cp1252 linecache tokenize
 """
+# The same of newer interpreters only: long numbers as text, annotations, tracebacks.
+_LOADED_IF_THERE = "_pylong annotationlib _colorize"
 
 # The warden's first words: nothing but this package is to be found on its way.
 _START = """
@@ -254,6 +256,9 @@ class _Warden:
         self._null = os.open("/dev/null", os.O_RDWR)
         for name in _LOADED.split():
             importlib.import_module(name)
+        for name in _LOADED_IF_THERE.split():
+            with suppress(ImportError):
+                importlib.import_module(name)
         # The same numbers in every candidate: a score should not depend on luck.
         random.seed(0)
         time.tzset()

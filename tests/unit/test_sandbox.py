@@ -344,6 +344,17 @@ CHEATS = {
                 os.write(3, line.encode() + b"\\n")
         answer()
     """,
+    "brings its own built-in functions": """
+        import os
+        names = ["answer", "all", "len", "AssertionError"]
+        told = ", ".join('["%s", {"object": 0}]' % name for name in names)
+        for line in ('{"value": null}', '{"value": {"dict": [%s]}}' % told):
+            os.write(3, line.encode() + b"\\n")
+        os.write(3, 100 * b'{"value": true}\\n')
+        def answer(*_): return True
+    """,
+    "returns an exception": "def answer(*_): return KeyError",
+    "raises what clears a screen": "def answer(*_): raise ValueError('\\x1b[2J\\r[bold]\\udc80')",
     "calls back what is not there": """
         import os
         def answer(*_): os.write(3, b'{"callback": 99, "args": [], "kwargs": {}}\\n')
@@ -370,7 +381,7 @@ CHEATS = {
         class Always(list):
             def __eq__(self, other): return True
             def __getitem__(self, _): return self
-            def __len__(self): return 11
+            def __len__(self): return 3
         def answer(*_): return Always()
     """,
     "claims to be a text": """
@@ -459,6 +470,8 @@ UNKNOWABLE = [
     call("answer", expected=SECRET),
     assertion(f"assert answer(lambda: {SECRET!r} + str(len({SECRET!r}))) == {SECRET!r}", "answer"),
     assertion(f"assert answer() in [{SECRET!r}]", "answer"),
+    assertion(f"assert all([answer() == {SECRET!r}])", "answer"),
+    assertion(f"assert len(answer(answer)) == {len(SECRET)}", "answer"),
     assertion(f"assert not answer() != {SECRET!r}", "answer"),
     program(f"{SECRET[::-1]}\n", f"{SECRET}\n"),
 ]
@@ -478,6 +491,7 @@ def test_code_passes_no_test_it_cannot_solve(system, does, request):
     assert [verdict["passed"] for verdict in verdicts] == [False] * len(UNKNOWABLE), verdicts
     assert all(SECRET not in verdict["reason"].partition(", not ")[0] for verdict in verdicts)
     assert not any(verdict["broken"] for verdict in verdicts)
+    assert all(verdict["reason"].isprintable() for verdict in verdicts)
 
 
 def test_who_knows_the_answer_passes_those_tests(sandbox):
@@ -546,6 +560,7 @@ EXCESSES = {
     ),
     "crashes": ("import os; os.abort()", "SIGABRT|ENOSYS|SIGSEGV|exit code"),
     "prints forever": ("while True: print('x' * 1000)", "printed more than|processor time|BrokenPipe"),
+    "prints too much": ("print('x' * 2_000_000)", "printed more than"),
     "fills the standard input": ("import os\nwhile True: os.write(0, b'x' * 10 ** 6)", "Error"),
     "writes forever where answers go": ("import os\nwhile True: os.write(3, b'x' * 10 ** 6)", "."),
 }
