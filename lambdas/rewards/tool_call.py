@@ -54,8 +54,8 @@ class ToolCall:
     A reference is one call, ``{name, arguments}``, or a list of them under ``tool_calls``, in OpenAI's shape;
     arguments are an object, or an object as text. All of it may be text, too. Where the list is empty, no
     call is expected, and any text without a call earns everything. A call that cannot be read is one too
-    many. A completion of more than 64 calls earns nothing, and a reference has at most 32; so the cost is linear in
-    the completion, plus at most 64 times the size of the reference.
+    many. A completion of more than 64 calls earns nothing, and a reference has at most 32; so the cost is
+    linear in the completion, plus at most 64 times the size of the reference.
 
     Attributes:
         form: Where calls stand. ``messages``: in the ``tool_calls`` of the message. ``tag``: as JSON in
