@@ -24,8 +24,8 @@ import re
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal, get_args
@@ -191,6 +191,11 @@ class SqlResult:
         if not isinstance(given, (list, tuple)) or not all(isinstance(text, str) for text in given):
             raise ValueError(f"databases is a list of SQL texts, not {given!r}")
         object.__setattr__(self, "databases", tuple(self.databases))
+        if not _counts_memory():
+            raise ValueError(
+                "sql_result needs a SQLite that counts its memory, or a query could take all there is; "
+                "the one of this Python is built with SQLITE_DEFAULT_MEMSTATUS=0, so use another Python"
+            )
         if self.databases and not least <= len(self.databases) <= _MOST_DATABASES:
             raise ValueError(f"databases has {len(self.databases)} of {least} to {_MOST_DATABASES} databases")
         for position, text in enumerate(self.databases, start=1):
@@ -472,31 +477,17 @@ class _Allowance:
     def __init__(self) -> None:
         self.steps = _STEPS
         self._until = time.thread_time() + _SECONDS
-        self._stop: BaseException | None = None
 
     def is_spent(self) -> bool:
         """Counts one interval; SQLite stops what it is doing where this is true."""
         self.steps -= _INTERVAL
         return self.steps < 0 or time.thread_time() > self._until
 
-    def kept(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Wraps what SQLite calls back, where the time limit of a sample arrives and would be lost."""
 
-        def called(*arguments: Any) -> Any:
-            try:
-                return function(*arguments)
-            except Exception:
-                raise
-            except BaseException as error:
-                self._stop = error
-                raise
-
-        return called
-
-    def passed_on(self) -> None:
-        """Raises what has stopped SQLite from outside."""
-        if self._stop is not None:
-            raise self._stop
+@functools.cache
+def _counts_memory() -> bool:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        return ("DEFAULT_MEMSTATUS=0",) not in connection.execute("PRAGMA compile_options").fetchall()
 
 
 @functools.lru_cache(maxsize=8)
@@ -518,15 +509,14 @@ def _image(script: str) -> bytes:
         return sqlite3.SQLITE_OK if action in _BUILDING else sqlite3.SQLITE_DENY
 
     spent = _Allowance()
-    with _opened(_LONGEST_DATABASE, spent) as connection:
+    with _opened(_LONGEST_DATABASE) as connection:
         connection.execute(f"PRAGMA max_page_count = {_LARGEST_IMAGE // 4096}")
         connection.set_authorizer(authorize)
-        connection.set_progress_handler(spent.kept(spent.is_spent), _INTERVAL)
+        connection.set_progress_handler(spent.is_spent, _INTERVAL)
         try:
             connection.executescript(script)
             connection.commit()
         except (sqlite3.Error, sqlite3.Warning, ValueError, MemoryError) as error:
-            spent.passed_on()
             raise _DatabaseError(f"cannot be built: {_words(error)}") from None
         connection.set_authorizer(None)
         connection.set_progress_handler(None, 0)
@@ -560,7 +550,7 @@ def _run(image: bytes, query: str, spent: _Allowance, most_rows: int) -> _Result
     first = next(iter(_tokens(query)), "SELECT")
     if first.upper() not in {"SELECT", "WITH", "VALUES"}:
         raise _QueryError(f"it begins with {first[:60]!r}, not with SELECT, WITH or VALUES")
-    with _opened(_LONGEST_QUERY, spent) as connection:
+    with _opened(_LONGEST_QUERY) as connection:
         connection.deserialize(image)
         tables = _tables(connection)
         reads: set[str] = set()
@@ -578,7 +568,7 @@ def _run(image: bytes, query: str, spent: _Allowance, most_rows: int) -> _Result
 
         connection.execute("PRAGMA query_only = ON")
         connection.set_authorizer(authorize)
-        connection.set_progress_handler(spent.kept(spent.is_spent), _INTERVAL)
+        connection.set_progress_handler(spent.is_spent, _INTERVAL)
         try:
             cursor = connection.execute(query)
             if cursor.description is None:
@@ -594,7 +584,6 @@ def _run(image: bytes, query: str, spent: _Allowance, most_rows: int) -> _Result
                 if len(rows) > most_rows:
                     break
         except (sqlite3.Error, sqlite3.Warning, ValueError, MemoryError) as error:
-            spent.passed_on()
             if isinstance(error, _QueryError):
                 raise
             raise _QueryError(_words(error)) from None
@@ -602,7 +591,7 @@ def _run(image: bytes, query: str, spent: _Allowance, most_rows: int) -> _Result
 
 
 @contextmanager
-def _opened(longest: int, spent: _Allowance) -> Iterator[sqlite3.Connection]:
+def _opened(longest: int) -> Iterator[sqlite3.Connection]:
     """Opens an empty database in memory, with every limit set."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     plain = sqlite3.connect(":memory:", isolation_level=None)
@@ -618,10 +607,10 @@ def _opened(longest: int, spent: _Allowance) -> Iterator[sqlite3.Connection]:
         connection.execute("PRAGMA temp_store = MEMORY")
         for name in _DATES:
             dated = functools.partial(_dated, plain, name)
-            connection.create_function(name, -1, spent.kept(dated), deterministic=True)
+            connection.create_function(name, -1, dated, deterministic=True)
         for name in _TRIMS:
             trimmed = functools.partial(_trimmed, plain, name)
-            connection.create_function(name, 2, spent.kept(trimmed), deterministic=True)
+            connection.create_function(name, 2, trimmed, deterministic=True)
         yield connection
     finally:
         connection.close()

@@ -527,7 +527,7 @@ MANY = ", ".join(f"purchase p{number}" for number in range(12))
 
 def columns(expression, count=60):
     """Many calls of one function on long texts, in a join that never ends."""
-    listed = ", ".join(f"length({expression.format(f's || {number}')})" for number in range(count))
+    listed = ", ".join(f"sum(length({expression.format(f's || {number}')}))" for number in range(count))
     return f"SELECT {listed} FROM (SELECT {LONG} AS s FROM purchase p, {MANY})"
 
 
@@ -594,6 +594,29 @@ def test_no_query_is_expensive(query, monkeypatch):
     found = reward(query, NAMES, form="either")
     assert time.thread_time() - started < 0.6
     assert found.score == 0.0
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("SELECT printf('%9999d', 1) || name FROM customer", "string or blob too big"),
+        (EXPENSIVE["wide rows"], "more than 1,000,000 bytes"),
+        (EXPENSIVE["doubling columns"], "too many columns in result set"),
+        (EXPENSIVE["unions"], "too many terms in compound SELECT"),
+        ("SELECT name LIKE '" + "a" * 101 + "' FROM customer", "LIKE or GLOB pattern too complex"),
+        ("SELECT max(" + "1," * 32 + "1)", "too many arguments on function max"),
+        ("SELECT 1" + " + 1" * 200, "Expression tree is too large"),
+        ("SELECT ?", "too many SQL variables"),
+    ],
+)
+def test_the_limits_of_a_query_are_set(query, says):
+    assert says in reward(query, NAMES).reason
+
+
+def test_a_sqlite_that_cannot_limit_its_memory_is_not_used(monkeypatch):
+    monkeypatch.setattr(sql_result, "_counts_memory", lambda: False)
+    with pytest.raises(ValueError, match="needs a SQLite that counts its memory"):
+        SqlResult()
 
 
 @pytest.mark.parametrize("name", ["sort", "recursion that grows", "doubling unions"])
