@@ -47,6 +47,8 @@ FORMS = [
     ("any", f"I would call {json.dumps(BERN)}", (), 0.0),
     ("any", f"<tool_call>{json.dumps(BERN)}", (), 0.0),
     ("any", "", (), 0.0),
+    # Beside calls, JSON is not one more.
+    ("any", f"```json\n{json.dumps(CHUR)}\n```\n{tag(BERN)}", (), 1.0),
     # Said twice is called twice.
     ("any", tag(BERN), (openai("weather", '{"city": "Bern", "days": 3}'),), 0.5),
     ("any", tag(BERN, BERN), (), 0.5),
