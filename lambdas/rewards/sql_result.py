@@ -43,7 +43,7 @@ Row = tuple[Cell, ...]
 # Bounds of a row's databases, and of what the reference may return.
 _MOST_DATABASES = 8
 _LONGEST_DATABASE = 1_000_000
-_LARGEST_IMAGE = 4 * 2**20
+_LARGEST_IMAGE = 2 * 2**20
 _MOST_ROWS = 1_000
 _LARGEST_RESULT = 1_000_000
 
@@ -490,7 +490,8 @@ def _counts_memory() -> bool:
         return ("DEFAULT_MEMSTATUS=0",) not in connection.execute("PRAGMA compile_options").fetchall()
 
 
-@functools.lru_cache(maxsize=8)
+# A group of completions shares its row; 32 rows of the largest size are 64 MB.
+@functools.lru_cache(maxsize=32)
 def _image(script: str) -> bytes:
     """Builds a database and returns its file.
 
@@ -525,7 +526,7 @@ def _image(script: str) -> bytes:
         return connection.serialize()
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=32)
 def _reference_result(database: str, query: str) -> _Result:
     """Runs a reference query.
 
