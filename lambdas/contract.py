@@ -464,17 +464,25 @@ class _OverTimeError(BaseException):
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[Callable[[Callable[[Sample], Reward], Sample], Reward]]:
     """Yields a way to call a reward function that ends it when its processor time is used up."""
+    over = False
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal over
+        over = True
         raise _OverTimeError
 
     def limited(score: Callable[[Sample], Reward], sample: Sample) -> Reward:
+        nonlocal over
+        over = False
         try:
             # The signal repeats, for a reward function that swallows even this.
             signal.setitimer(signal.ITIMER_PROF, seconds, 0.1)
             return score(sample)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0.0)
+            # C code that calls Python back, such as SQLite's, keeps what is raised there to itself.
+            if over:
+                raise _OverTimeError
 
     try:
         previous = signal.signal(signal.SIGPROF, interrupt)

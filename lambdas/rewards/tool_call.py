@@ -88,6 +88,9 @@ class ToolCall:
     reference_field: str = ""
 
     def __post_init__(self) -> None:
+        ignored: object = self.ignored_arguments
+        if not isinstance(ignored, (list, tuple)) or not all(isinstance(name, str) for name in ignored):
+            raise ValueError(f"ignored_arguments is a list of names, not {ignored!r}")
         object.__setattr__(self, "ignored_arguments", tuple(self.ignored_arguments))
         for name, allowed in (("form", get_args(Form)), ("strings", get_args(Strings))):
             if getattr(self, name) not in allowed:
