@@ -5,7 +5,7 @@ The comparison is Math-Verify's, without what makes it lenient, since a model tr
 * Decimals are exact. Math-Verify rounds to six places, which makes 0.0000001 and 0.0000002 the same. How far
   off a number may be is a setting.
 * A percentage is a fraction or points, by a setting. For Math-Verify 50% is 50 and also 0.5.
-* Numbers that differ in the first 13 digits are different. For Math-Verify those below 10^-15 are all the same.
+* Numbers that differ within 13 digits are different. Math-Verify takes all those below 10^-15 for the same.
 * No unit is guessed away. Math-Verify reads ``5c``, ``5 h`` and ``5 apples`` as 5.
 * An equation is worth its right side only where it claims nothing wrong and calculates nothing on the way:
   ``x = 5`` and ``2 + 3 = 5`` are 5. For Math-Verify ``9 = 5`` is 5, and so is ``x = 3 = 5``.
