@@ -136,6 +136,10 @@ class MathAnswer:
     reference_field: str = ""
 
     def __post_init__(self) -> None:
+        given: object = self.units
+        # A text is a list of letters to Python.
+        if not isinstance(given, (list, tuple)):
+            raise TypeError(f"units is a list of words or signs such as cm, not {given!r}")
         object.__setattr__(self, "units", tuple(self.units))
         for unit in self.units:
             if not isinstance(unit, str) or not unit.strip() or unit.strip()[0].isdigit():

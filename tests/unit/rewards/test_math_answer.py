@@ -474,6 +474,7 @@ def test_a_library_that_prints_cannot_write_a_verdict(tmp_path, monkeypatch):
         ({"absolute_tolerance": -1}, "absolute_tolerance is a number of at least 0"),
         ({"relative_tolerance": float("inf")}, "relative_tolerance is a number of at least 0"),
         ({"percent": "half"}, "percent is one of fraction, points"),
+        ({"units": "cm"}, "units is a list of words or signs"),
         ({"units": ["5cm"]}, "units are words or signs"),
         ({"units": [""]}, "units are words or signs"),
         ({"unevaluated": "yes"}, "unevaluated is true or false"),
@@ -484,5 +485,5 @@ def test_a_library_that_prints_cannot_write_a_verdict(tmp_path, monkeypatch):
     ],
 )
 def test_a_wrong_parameter_is_named(parameters, says):
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises((TypeError, ValueError), match=says):
         MathAnswer(**parameters)

@@ -1,7 +1,7 @@
 """The reward for formulas beside Math-Verify called directly, on a few hundred generated pairs.
 
-The two disagree on purpose. Every disagreement belongs to a class of the table below, which says why; one that
-belongs to none fails the test, and so does a class that no pair belongs to any more.
+The two disagree on purpose. Every disagreement belongs to a class of the table below, which says why; one
+that belongs to none fails the test, and so does a class that no pair belongs to any more.
 """
 
 import random
@@ -336,7 +336,7 @@ DIFFERENCES = {
     "rounding": Difference(
         "Math-Verify",
         rounded_alike,
-        "It rounds to six decimals, so that small numbers are all the same; for us a setting says how far off.",
+        "It rounds to six decimals, so small numbers are all the same; for us a setting says how far off.",
     ),
     "undone": Difference(
         "Math-Verify",
@@ -358,12 +358,12 @@ DIFFERENCES = {
     "brackets": Difference(
         "Math-Verify",
         written(r"(\(.*\)|\\\{.*\\\})", r"([\[(]).*([\])])"),
-        "It takes a list in any brackets; for us [1, 2] is an interval, (1, 2) is in order and {1, 2} is not.",
+        "It takes a list in any brackets; for us [1, 2] is an interval, (1, 2) is in order, {1, 2} is not.",
     ),
     "sets of one": Difference(
         "Math-Verify",
         written(r"(?:x=)?(\d+)", r"\\\{\1\\\}"),
-        "It takes a set of one for its member; we do so where the reference is the set, not the other way round.",
+        "It takes a set of one for its member; we do so where the reference is the set, and not the answer.",
     ),
     "i": Difference(
         "us",
