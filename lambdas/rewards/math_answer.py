@@ -101,7 +101,8 @@ class MathAnswer:
 
     A completion that declares several answers earns the reward only if every one of them is right. The cost
     is linear in the length of the completion, plus at most ``symbolic_seconds`` of processor time where
-    algebra is needed; an answer of more than 500 characters or 12 levels is no formula.
+    algebra is needed; an answer of more than 500 characters or 12 levels is no formula. Algebra has a process
+    of its own, of about 100 MB, and a comparison may take 256 MB more: ``memory_mb`` stays at 512 or above.
 
     Attributes:
         form: Where the answer stands. ``boxed``: in ``\boxed{}``. ``hashes``: after ``####``, to the end of

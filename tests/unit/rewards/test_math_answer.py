@@ -353,7 +353,6 @@ CHEAP_BOMBS = [
     "9" * 500,
     r"\frac{1}{" * 12 + "x" + "}" * 12,
     r"\frac{1}{" * 11 + "x" + "}" * 11,
-    r"9^{9^{9}}!",
     r"10^{10^{10}}",
     "1e999999999",
     r"\binom{10^9}{5\cdot 10^8}",
@@ -374,8 +373,8 @@ def test_a_bomb_that_reading_or_algebra_refuses_earns_nothing(bomb):
     assert boxed(bomb, r"\sqrt{2}", symbolic_seconds=5).score == 0.0
 
 
-@pytest.mark.parametrize("bomb", [r"(x+y+z+w)^{50}", r"\sin(10^{10^8})"])
-def test_a_bomb_that_would_run_for_hours_is_killed_at_its_limit(bomb):
+@pytest.mark.parametrize("bomb", [r"(x+y+z+w)^{50}", r"9^{9^{9}}!"])
+def test_a_bomb_that_would_take_hours_or_all_memory_is_killed_at_its_limit(bomb):
     found = boxed(bomb, r"\sqrt{2}", symbolic_seconds=1)
     assert (found.score, found.metrics["math_timeout"]) == (0.0, 1.0)
     assert "as far as algebra could tell in 1 s" in found.reason
