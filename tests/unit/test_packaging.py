@@ -175,14 +175,14 @@ def test_a_package_with_algebra_brings_the_process_that_does_it(project: Path, b
     printed = alone(
         folder,
         f"""
-        import json, os, subprocess
+        import importlib.util, json, os
         os.environ["STACK"] = "rft-algebra-dev"
         from lambdas.reward_function import handler
         results = handler(json.loads({json.dumps(event)!r}), None)
         print("RESULT", json.dumps([result["aggregate_reward_score"] for result in results]))
-        # The child sees this package before anything that is installed on this machine.
-        import sympy
-        assert sympy.__file__.startswith({str(folder)!r}), sympy.__file__
+        # The child looks where this process does, and in what is installed on this machine after that.
+        for library in ("sympy", "mpmath", "math_verify", "latex2sympy2_extended", "antlr4"):
+            assert importlib.util.find_spec(library).origin.startswith({str(folder)!r}), library
         """,
     )
     assert json.loads(printed.split("RESULT ")[1].splitlines()[0]) == [1.0, 0.0]
