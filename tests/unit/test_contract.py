@@ -25,6 +25,7 @@ from lambdas.contract import (
     reward_handler,
     score_samples,
 )
+from tests.unit.events import items, json_values
 
 PROMPT = {"role": "user", "content": "What is 6 times 12?"}
 
@@ -474,39 +475,6 @@ def test_huge_numbers_cannot_break_the_summary(capsys):
         [item(n) for n in "abcd"], None
     )
     assert json.loads(capsys.readouterr().out)["reward_mean"] == 9e99
-
-
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(st.characters(codec=None, exclude_categories=()), max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=12,
-)
-contents = (
-    json_values | st.just("72") | st.lists(st.fixed_dictionaries({"text": st.text(max_size=9)}), max_size=3)
-)
-items = json_values | st.fixed_dictionaries(
-    {},
-    optional={
-        "id": st.text(max_size=5) | json_values,
-        "task_id": json_values,
-        "messages": json_values
-        | st.lists(
-            st.fixed_dictionaries(
-                {
-                    "role": st.sampled_from(["user", "assistant", "nova_assistant"]) | json_values,
-                    "content": contents,
-                }
-            ),
-            max_size=3,
-        ),
-        "reference_answer": json_values,
-        "metadata": json_values | st.fixed_dictionaries({"reference_answer": json_values}),
-    },
-)
 
 
 def tolerant(sample):
