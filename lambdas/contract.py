@@ -61,7 +61,11 @@ class InfrastructureError(RuntimeError):
 
 
 class BrokenRewardError(RuntimeError):
-    """The reward function raised on every sample of a batch."""
+    """The reward function raised on every sample of a batch; ``outcomes`` has what it raised on each."""
+
+    def __init__(self, message: str, outcomes: Sequence[Outcome] = ()) -> None:
+        super().__init__(message)
+        self.outcomes = tuple(outcomes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +272,8 @@ def score_samples(
         first = tried[0].error
         raise BrokenRewardError(
             f"the reward function raised on every one of {len(tried)} samples; the first: {_place(first)}: "
-            f"{_clip(str(first))}. Run `rft score` to see it on the team's own rows."
+            f"{_clip(str(first))}. Run `rft score` to see it on the team's own rows.",
+            outcomes,
         ) from first
     return outcomes
 
