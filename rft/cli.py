@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
@@ -29,12 +30,14 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas
+from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas, team_names
+from infra.faults import did_you_mean, listed
 from lambdas.dataset import DatasetError
 from rft import scoring
 from rft.cloud import Cloud, CloudError, Deployed, Run
 from rft.delivery import Cdk, DeliveryError
 from rft.embedded.aws import EmbeddedAws, EmbeddedAwsError
+from rft.grader_import import JUDGE, GraderError, main_text, placed
 from rft.packaging import PackagingError, package
 from rft.scoring import ScoringError
 from rft.toolchain import ToolchainError, require_node
@@ -323,6 +326,36 @@ def score(
         raise typer.Exit(1)
 
 
+@app.command(name="import-grader")
+def import_grader(
+    file: Annotated[Path, typer.Argument(help="JSON with a grader, or with a job that has one.")],
+    judge: Annotated[str, typer.Option(help="The model that takes the place of OpenAI's.")] = JUDGE,
+    into: Annotated[
+        str | None, typer.Option(help="Write it into this team's team.toml.", metavar="TEAM")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the [reward] that is there.")] = False,
+) -> None:
+    """Turns a grader of OpenAI's reinforcement fine-tuning into a [reward] table."""
+    text = main_text(file, judge=judge)
+    if into is None:
+        sys.stdout.write(text)
+        return
+    if into not in (known := team_names(ROOT)):
+        raise GraderError(f"teams/{into}: no such team{did_you_mean(into, known)}; teams: {listed(known)}")
+    path, name = ROOT / "teams" / into / "team.toml", f"teams/{into}/team.toml"
+    try:
+        path.write_bytes(placed(path.read_bytes(), text, name=name, force=force))
+    except OSError as error:
+        raise GraderError(f"{name} cannot be written: {error.strerror}") from error
+    out.print(Text(f"{name} has a new [reward]; the comment above it says what is left to do."))
+    try:
+        _team(into)
+    except SettingsError as error:
+        out.print(f"[yellow]Still to mend:[/yellow]\n{escape(str(error))}", highlight=False, soft_wrap=True)
+    else:
+        out.print(f"Look at it: [cyan]rft score {into}[/cyan]", highlight=False)
+
+
 @app.command(name="package")
 def package_(
     target: Annotated[Literal["aws", "embedded"], typer.Option(help="What the Lambdas will run on.")] = "aws",
@@ -356,14 +389,17 @@ def main() -> None:
         DatasetError,
         DeliveryError,
         EmbeddedAwsError,
+        GraderError,
         PackagingError,
         ScoringError,
         ToolchainError,
     ) as error:
-        err.print(f"[bold red]rft:[/bold red] {error}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]rft:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except (BotoCoreError, ClientError) as error:
-        err.print(f"[bold red]rft:[/bold red] AWS refused: {error}", highlight=False, soft_wrap=True)
+        err.print(
+            f"[bold red]rft:[/bold red] AWS refused: {escape(str(error))}", highlight=False, soft_wrap=True
+        )
         raise SystemExit(1) from None
     except BrokenPipeError:
         with suppress(OSError):

@@ -55,6 +55,8 @@ _MOST_BARS = 8
 _BINS = 10
 # Columns from which there is room for ids and longer bars.
 _WIDE = 110
+# What the contract writes before the exception; a narrow table has room for the exception only.
+_RAISED = "the reward function raised "
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _CLOSE = 1e-9
 
@@ -576,7 +578,7 @@ def _rows(scores: Scores, shown: Sequence[Scored], width: int) -> Table:
         reward, trouble = each.outcome.reward, each.outcome.trouble
         values = {name: scores.value(each, name) for name in names}
         reason = (
-            Text.assemble((f"{_words(trouble)}: ", "red"), _line(reward.reason))
+            Text.assemble((f"{_words(trouble)}: ", "red"), _line(reward.reason.removeprefix(_RAISED)))
             if trouble
             else _line(reward.reason)
         )
@@ -695,7 +697,7 @@ def _verdict(scores: Scores) -> Text:
         text.append("✓ ", "bold green").append(f"every reference earns the maximum of {scores.high:g}\n")
     speed = len(scores.found) / facts["seconds"] if facts["seconds"] > 0 else 0
     numbers = (
-        f"  mean {facts['mean']:.3f} · deviation {facts['standard_deviation']:.3f}"
+        f"  mean {_number(facts['mean'])} · deviation {facts['standard_deviation']:.3f}"
         f" · maximum {_percent(facts['maximum_share'])} · floor {_percent(facts['floor_share'])}"
     )
     text.append(f"{numbers}\n  {facts['seconds']:.2f} s of processor time")
