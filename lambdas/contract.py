@@ -181,11 +181,13 @@ def checked(reward: object) -> Reward:
             raise ValueError(f"the metric name {name!r} is the contract's own ({', '.join(TROUBLES)})")
     if len(set(names)) != len(names):
         raise ValueError("a name stands for both a component and a metric")
-    return replace(
-        reward,
+    # Made anew and not by `replace`, which takes as long as some reward functions do.
+    return Reward(
         score=_finite("score", reward.score),
         components={name: _finite(name, value) for name, value in reward.components.items()},
         metrics={name: _finite(name, value) for name, value in reward.metrics.items()},
+        extracted=reward.extracted,
+        reason=reward.reason,
     )
 
 
@@ -442,7 +444,8 @@ def _outcome(
     if seconds > seconds_per_sample:
         return _floored(sample, "over_time", floor, late, seconds)
     metrics = {**reward.metrics, **dict.fromkeys(TROUBLES, 0.0)}
-    return Outcome(sample, replace(reward, metrics=metrics), seconds=seconds)
+    known = Reward(reward.score, reward.components, metrics, reward.extracted, reward.reason)
+    return Outcome(sample, known, seconds=seconds)
 
 
 def _floored(sample: Sample, trouble: str, floor: float, reason: str, seconds: float = 0.0) -> Outcome:
@@ -451,6 +454,8 @@ def _floored(sample: Sample, trouble: str, floor: float, reason: str, seconds: f
 
 
 def _finite(name: str, value: Any) -> float:
+    if type(value) is float and abs(value) <= _LARGEST:
+        return value
     # Text has no __float__, so "0.5" is refused, while the numbers of numpy, Decimal and Fraction are
     # welcome.
     if not hasattr(value, "__float__"):
@@ -555,10 +560,11 @@ def _metric_line(
         },
         "completion_length": sum(len(outcome.sample.completion) for outcome in outcomes) / count,
         "seconds": round(seconds, 6),
+        "seconds_per_sample": round(seconds / count, 6),
     }
     components = _means([outcome.reward.components for outcome in outcomes])
     values.update((f"component_{name}", value) for name, value in [*components.items()][:_COMPONENT_METRICS])
-    units = {"samples": "Count", "seconds": "Seconds"}
+    units = {"samples": "Count", "seconds": "Seconds", "seconds_per_sample": "Seconds"}
     return {
         "_aws": {
             "Timestamp": time.time_ns() // 1_000_000,
