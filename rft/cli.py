@@ -31,7 +31,6 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas, team_names
-from infra.faults import did_you_mean, listed
 from lambdas.dataset import DatasetError
 from rft import scoring
 from rft.cloud import Cloud, CloudError, Deployed, Run
@@ -340,8 +339,9 @@ def import_grader(
     if into is None:
         sys.stdout.write(text)
         return
-    if into not in (known := team_names(ROOT)):
-        raise GraderError(f"teams/{into}: no such team{did_you_mean(into, known)}; teams: {listed(known)}")
+    if into not in team_names(ROOT):
+        # Raises, and says which teams there are.
+        _team(into)
     path, name = ROOT / "teams" / into / "team.toml", f"teams/{into}/team.toml"
     try:
         path.write_bytes(placed(path.read_bytes(), text, name=name, force=force))

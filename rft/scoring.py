@@ -332,7 +332,7 @@ def require_judges(team: Team, environment: MutableMapping[str, str]) -> None:
         environment.setdefault("AWS_DEFAULT_REGION", environment["AWS_REGION"])
     session = boto3.Session()
     missing = []
-    if session.get_credentials() is None:
+    if not session.get_credentials():
         missing.append("credentials (AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)")
     if session.region_name is None:
         missing.append("region (AWS_REGION)")
@@ -647,13 +647,10 @@ def _slowest(scores: Scores) -> Table:
 
 def _components(scores: Scores, width: int) -> Table:
     table = Table(box=None, header_style="dim", padding=(0, 1))
-    for name, justify in (
-        ("component", "left"),
-        ("function", "left"),
-        ("weight", "right"),
-        ("mean", "right"),
-    ):
-        table.add_column(name, justify=justify, no_wrap=True)
+    table.add_column("component", no_wrap=True)
+    table.add_column("function", no_wrap=True)
+    table.add_column("weight", justify="right", no_wrap=True)
+    table.add_column("mean", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("lowest", justify="right", no_wrap=True)
     table.add_column("zero", justify="right", no_wrap=True)
@@ -735,9 +732,9 @@ def _explained(scores: Scores, each: Scored) -> RenderableType:
     for title, values in (("components", reward.components), ("metrics", reward.metrics)):
         grid.add_row(title, _figures(values))
     grid.add_row("time", f"{outcome.seconds * 1000:.2f} ms of processor time")
-    title = Text.assemble(f"row {row.number} · ", _line(row.id), " · ", (_number(each.score)), " ")
-    heading = Rule(title, align="left", style=_style(scores, each.score))
-    return Group(heading, Text(f" {row.place}", "dim"), Padding(grid, (0, 0, 1, 1)))
+    heading = Text.assemble(f"row {row.number} · ", _line(row.id), " · ", (_number(each.score)), " ")
+    rule = Rule(heading, align="left", style=_style(scores, each.score))
+    return Group(rule, Text(f" {row.place}", "dim"), Padding(grid, (0, 0, 1, 1)))
 
 
 def _figures(values: Mapping[str, float]) -> RenderableType:
