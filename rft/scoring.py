@@ -331,11 +331,12 @@ def require_judges(team: Team, environment: MutableMapping[str, str]) -> None:
     if "AWS_REGION" in environment:
         environment.setdefault("AWS_DEFAULT_REGION", environment["AWS_REGION"])
     session = boto3.Session()
-    missing = []
-    if not session.get_credentials():
-        missing.append("credentials (AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)")
-    if session.region_name is None:
-        missing.append("region (AWS_REGION)")
+    keys = "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    needed: dict[str, object] = {
+        f"credentials ({keys})": session.get_credentials(),
+        "region (AWS_REGION)": session.region_name,
+    }
+    missing = [name for name, value in needed.items() if value is None]
     if missing:
         raise ScoringError(
             f"{' and '.join(asking)}, which answers on Amazon Bedrock only, and there are no AWS "
@@ -609,15 +610,12 @@ def _distribution(scores: Scores, width: int) -> Table:
     else:
         step = (scores.high - scores.low) / _BINS
         places = Counter(min(int((value - scores.low) / step), _BINS - 1) for value in values)
-        bars = [
-            (
-                f"{scores.low + place * step:.2f} to {scores.low + (place + 1) * step:.2f}",
-                middle,
-                places[place],
-            )
-            for place in reversed(range(_BINS))
-            for middle in [scores.low + (place + 0.5) * step]
-        ]
+        bars = []
+        for place in reversed(range(_BINS)):
+            low, high = scores.low + place * step, scores.low + (place + 1) * step
+            # The outermost ones have the colors of the floor and of the maximum.
+            value = high if place == _BINS - 1 else low
+            bars.append((f"{low:.2f} to {high:.2f}", value, places[place]))
     table = Table(box=None, header_style="dim", padding=(0, 1))
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)

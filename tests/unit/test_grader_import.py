@@ -636,6 +636,8 @@ def test_importing_twice_leaves_what_importing_once_left():
         (SETTINGS, False, "has a [reward] already: --force"),
         ("reward = { range = [0, 1] }\n", True, "in another form than [reward] tables"),
         ("reward.range = [0, 1]\n[reward.components]\n", True, "in another form than [reward] tables"),
+        # What looks like a table is the middle of a text.
+        ('[reward]\nx = 1\n[c]\nd = """ \'\'\'\n[reward]\nq\n[e]\n"""\n', True, "in another form than"),
         ("[reward", True, "is not valid TOML"),
     ],
 )

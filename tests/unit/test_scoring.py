@@ -351,8 +351,9 @@ def test_rows_with_the_same_low_score_do_not_push_the_others_out(root):
     many = [{"row": n, "completion": "#### 1"} for n in range(1, 41)]
     rewarded(root, '[reward.components.l]\nfunction = "length"\nmaximum = 60\nshape = "cosine"')
     text = shown(scoring.overview(given(root, *many, {"row": 50, "completion": "x" * 30}), 100))
-    assert "  50  " in text
-    assert text.count("row ") < 20
+    listed = re.findall(r"(?m)^ +(\d+)  (\d\.\d{3})  ", text)
+    assert len(listed) == 6
+    assert listed[0] == ("50", "0.513")
 
 
 def test_explaining_shows_a_row_in_full(root):
