@@ -503,6 +503,25 @@ class Prices(Table):
     """Prices per base model."""
 
 
+class Delivery(Table):
+    """Who may deploy: the repository on GitHub whose workflows do it."""
+
+    repository: Annotated[
+        str, _text("owner/name", like="example/rft", pattern=r"^[A-Za-z0-9-]{1,39}/[A-Za-z0-9._-]{1,100}$")
+    ]
+    """The repository on GitHub."""
+    branch: Annotated[str, _text("a branch", like="main", pattern=r"^[A-Za-z0-9._/-]{1,100}$")] = "main"
+    """The branch that is deployed and watched for drift."""
+    environments: Annotated[tuple[StageName, ...], Field(strict=False, min_length=1)] = ("dev", "prod")
+    """GitHub environments that may deploy, in the order of the waves; each is the stage it deploys."""
+    existing_provider: bool = False
+    """Whether the account has an identity provider for GitHub already, of which there can be but one."""
+    qualifier: Annotated[
+        str, _text("1 to 10 lower-case letters and digits", like="hnb659fds", pattern=r"^[a-z0-9]{1,10}$")
+    ] = "hnb659fds"
+    """The qualifier of the CDK bootstrap, which is in the names of its roles."""
+
+
 class Platform(Table):
     """What the platform team fixes for everyone: the whole of `platform.toml`."""
 
@@ -519,6 +538,8 @@ class Platform(Table):
     limits: Limits = Limits()
     defaults: Defaults = Defaults()
     prices: Prices | None = None
+    delivery: Delivery | None = None
+    """Who may deploy without a person's credentials."""
     runbook: Annotated[str, Field(min_length=1, max_length=200)] = "docs/operations.md"
     """Where people on call read what to do; every alarm points to a section of it."""
 

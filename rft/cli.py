@@ -35,7 +35,8 @@ from rich.text import Text
 from infra import config
 from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas, team_names
 from lambdas.dataset import DatasetError
-from rft import scoring
+from rft import ci, scoring
+from rft.changes import ChangesError
 from rft.cloud import Cloud, CloudError, Deployed, Run
 from rft.cost import idle_month
 from rft.delivery import Cdk, DeliveryError
@@ -57,6 +58,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+app.add_typer(ci.app, name="ci")
 out = Console()
 err = Console(stderr=True)
 
@@ -456,6 +458,7 @@ def main() -> None:
         raise SystemExit(130) from None
     except (
         SettingsError,
+        ChangesError,
         CloudError,
         DatasetError,
         DeliveryError,
