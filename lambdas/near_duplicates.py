@@ -40,7 +40,7 @@ class NearDuplicates:
     """Near duplicates among the rows it is told of, or among them and the rows of `against`.
 
     A row that repeats another is not kept itself, so that a thousand copies are a thousand pairs. Memory is
-    bounded by the number of rows, at about 1 KB each.
+    bounded by the number of rows, at about 3 KB each.
     """
 
     def __init__(self, similarity: float, against: "NearDuplicates | None" = None) -> None:
