@@ -160,6 +160,7 @@ MeasuredSamples = Annotated[int, Field(ge=1, le=32)]
 Concurrency = Annotated[int, Field(ge=1, le=1000)]
 LambdaSeconds = Annotated[int, Field(ge=1, le=900)]
 LambdaMegabytes = Annotated[int, Field(ge=128, le=10_240)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Table(BaseModel):
@@ -332,6 +333,27 @@ class Promotion(Table):
     """Confidence level of that interval."""
 
 
+class DatasetGate(Table):
+    """The `[gates.dataset]` table: what the dataset gate looks at beyond the format; all of it only warns."""
+
+    near_duplicates: bool = True
+    """Whether to look for prompts that say almost the same as others, also across the two files."""
+    near_duplicate_similarity: Annotated[float, Field(ge=0.5, lt=1)] = 0.8
+    """Share of three-word sequences two prompts have in common from which on they are near duplicates."""
+    near_duplicate_share: Share = 0.02
+    """Share of rows that may be near duplicates before it is more than a remark."""
+    most_common_answer: Share = 0.5
+    """Share of rows that one constant answer may be right about."""
+    personal_data: bool = True
+    """Whether to look for what may be personal data or secrets."""
+
+
+class Gates(Table):
+    """The `[gates]` table: what a run must pass before it spends money."""
+
+    dataset: DatasetGate = DatasetGate()
+
+
 class Network(Table):
     """The VPC that training jobs reach the buckets through."""
 
@@ -370,6 +392,7 @@ class TeamTable(Table):
     training: Training = Training()
     measurement: Measurement = Measurement()
     promotion: Promotion = Promotion()
+    gates: Gates = Gates()
     network: Network | None = None
     encryption: Encryption | None = None
 
@@ -469,6 +492,7 @@ class Defaults(Table):
     training: Training = Training()
     measurement: Measurement = Measurement()
     promotion: Promotion = Promotion()
+    gates: Gates = Gates()
 
 
 class ModelPrice(Table):

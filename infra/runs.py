@@ -18,6 +18,11 @@ def run_settings(team: Team, *, source: Mapping[str, str], reward_version: str) 
     }
 
 
+def gate_settings(team: Team) -> dict[str, Any]:
+    """Returns what the gates of a run go by; a run is not named by it, since it changes no model."""
+    return team.gates.model_dump(mode="json")
+
+
 def training_limits(team: Team, platform: Platform) -> dict[str, int]:
     """Returns how far a single run may override its training settings, under the service's names for them."""
     names = dict(zip(team.training.model_dump(), team.training.request(), strict=True))

@@ -100,7 +100,7 @@ class Steps(Construct):
                 datasets.read("incoming/*", "datasets/*"),
                 datasets.write("datasets/*"),
                 datasets.list_objects(),
-                artifacts.write("run.json", "dataset.json", "prompts.jsonl"),
+                artifacts.write("run.json", "dataset.json", "prompts.jsonl", "gates/dataset.json"),
                 key.use_through("s3"),
             ],
         )

@@ -335,6 +335,15 @@ def test_settings_of_a_run_are_those_of_the_team(assembly: Assembly) -> None:
         },
         "measurement": {"prompts": 100, "samples_per_prompt": 4, "temperature": 0.7, "concurrency": 10},
         "promotion": {"minimum_gain": 0.0, "confidence": 0.95},
+        "gates": {
+            "dataset": {
+                "near_duplicates": True,
+                "near_duplicate_similarity": 0.8,
+                "near_duplicate_share": 0.02,
+                "most_common_answer": 0.5,
+                "personal_data": True,
+            }
+        },
         "limits": {"epochCount": 12, "trainingSamplePerPrompt": 16, "inferenceMaxTokens": 8192},
     }
 
