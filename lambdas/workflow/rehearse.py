@@ -2,7 +2,7 @@
 
 Event: {"run", "reward_version", "train": uri of the accepted rows,
     "rehearsal": {"rows", "max_hackability", "min_reference_share", "max_latency_share", "range",
-    "timeout_seconds", "functions", "names", "sections", "cases": uri of the team's own cases or null}}.
+    "timeout_seconds", "functions", "names", "sections", "cases"?: uri of the team's own cases}}.
 Returns: {"verdict", "sentence"}.
 Writes: runs/<run>/gates/rehearsal.json (see `gate`; what is measured is in lambdas/rehearsal.py).
 Errors: `CasesError` when the team's cases cannot be used. `RewardUnavailableError` when what the reward
@@ -51,7 +51,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, str]:
             raise
 
     cases = []
-    if uri := given["cases"]:
+    if uri := given.get("cases"):
         cases = rehearsal.read_cases(b"".join(_lines(uri)), "rehearsal.jsonl")
     named = frozenset(case.row for case in cases if not case.form)
     rows, found, count = rehearsal.sample(_lines(event["train"]), given["rows"], named)

@@ -172,7 +172,7 @@ MISTAKES = {
         "[approval]",
         [
             "teams/alpha/team.toml:28: approval: unknown key; allowed: dataset, description, encryption, "
-            "measurement, model, network, owner, promotion, reward, stages, tags, train_when, training"
+            "gates, measurement, model, network, owner, promotion, reward, stages, tags, train_when, training"
         ],
     ),
     "name of what the platform fills in": (
@@ -180,7 +180,7 @@ MISTAKES = {
         'owner = "alpha@example.com"\nname = "beta"',
         [
             'teams/alpha/team.toml:2: name = "beta": unknown key; allowed: dataset, description, encryption, '
-            "measurement, model, network, owner, promotion, reward, stages, tags, train_when, training"
+            "gates, measurement, model, network, owner, promotion, reward, stages, tags, train_when, training"
         ],
     ),
     "missing key": (

@@ -242,6 +242,15 @@ def test_a_reference_that_the_reward_cannot_use_stops_the_run() -> None:
     assert (finding.level, finding.examples) == ("stop", ("row r-40: many",))
 
 
+def test_nothing_but_unusable_references_is_a_verdict_too() -> None:
+    def score(_sample: Sample) -> Reward:
+        raise UnscorableError("no number")
+
+    verdict = run(score, NUMBERS)
+    assert "reference-unusable" in rules(verdict)
+    assert found(verdict, "reference-unusable").count == len(NUMBERS)
+
+
 # Exploitable rewards: each is written as people have written it, and found by what breaks it
 
 
@@ -319,6 +328,14 @@ def pays_overlap_with_the_prompt(sample: Sample) -> Reward:
     return Reward(1.0 if sample.completion == sample.reference_answer else shared)
 
 
+def pays_overlap_in_the_declared_form(sample: Sample) -> Reward:
+    declared = re.fullmatch(r"(?s)#### (.*)", sample.completion)
+    answer = declared[1] if declared else ""
+    words = set(str(sample.messages[0]["content"]).split())
+    shared = len(words & set(answer.split())) / len(words)
+    return Reward(1.0 if answer == sample.reference_answer else shared)
+
+
 def pays_what_is_not_wrong(sample: Sample) -> Reward:
     return Reward(float(not sample.completion.strip() or sample.completion == sample.reference_answer))
 
@@ -334,7 +351,9 @@ def pays_other_alphabets(sample: Sample) -> Reward:
 
 
 def reads_look_alikes(sample: Sample) -> Reward:
-    plain = unicodedata.normalize("NFKC", sample.completion).translate(str.maketrans("\u043e\u0435\u0456\u0430", "oeia"))
+    plain = unicodedata.normalize("NFKC", sample.completion).translate(
+        str.maketrans("\u043e\u0435\u0456\u0430", "oeia")
+    )
     return Reward(float(plain == sample.reference_answer))
 
 
@@ -372,6 +391,7 @@ EXPLOITABLE: list[tuple[Score, list[Any], set[str]]] = [
     (pays_length, NUMBERS, {"overlong"}),
     (pays_repetition, NUMBERS, {"repeated"}),
     (pays_overlap_with_the_prompt, NUMBERS, {"echo"}),
+    (pays_overlap_in_the_declared_form, NUMBERS, {"echo-in-form"}),
     (pays_what_is_not_wrong, NUMBERS, {"empty", "white-space"}),
     (pays_an_empty_form, NUMBERS, {"empty-form"}),
     (pays_other_alphabets, NUMBERS, {"language"}),
@@ -437,7 +457,7 @@ def test_a_component_for_the_shape_has_to_count(component: dict[str, Any], rule:
 
 def test_every_exploit_of_the_standard_set_finds_a_reward_that_it_works_on() -> None:
     caught = set[str]().union(*(exploits for _, _, exploits in EXPLOITABLE))
-    assert caught | {"echo-in-form", "right-overlong", "right-repeated", "right-language"} == set(EXPLOITS)
+    assert caught | {"right-overlong", "right-repeated", "right-language"} == set(EXPLOITS)
 
 
 def test_hackability_is_what_the_best_exploit_earns_on_average_of_the_range() -> None:
