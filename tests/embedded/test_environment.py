@@ -411,7 +411,7 @@ class TestChanges:
             "from lambdas.contract import Reward, Sample\n\n\n"
             "def score(sample: Sample) -> Reward:\n"
             "    numbers = re.findall(r'[0-9]+(?:[.][0-9]+)?', sample.completion)\n"
-            "    return Reward(float(bool(numbers) and float(numbers[-1]) == float(sample.reference_answer)))\n"
+            "    return Reward(float([*map(float, numbers[-1:])] == [float(sample.reference_answer)]))\n"
         )
         (project.root / "teams/changing/rehearsal.jsonl").write_text(
             '{"row": 2, "completion": "Who knows?", "at_most": 0.0, "name": "a shrug"}\n'

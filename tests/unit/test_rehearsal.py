@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from infra.config import load_platform, load_team
 from lambdas import rehearsal
@@ -187,6 +189,17 @@ def test_rows_of_another_kind_may_have_another_form() -> None:
     verdict = run(either, rows)
     assert verdict.verdict == "pass", verdict.sentence
     assert verdict.facts["references"]["share_at_maximum"] == 1.0
+
+
+def test_reasoning_that_nobody_asked_for_may_be_anything() -> None:
+    def score(sample: Sample) -> Reward:
+        answer = re.sub(r"</?think>|so", "", sample.completion).strip()
+        return Reward(float(answer == sample.reference_answer))
+
+    cases = [Case(line=1, form="<think>so</think>\n{reference}")]
+    verdict = run(score, NUMBERS, cases=cases)
+    assert (verdict.verdict, verdict.facts["form"]) == ("pass", "the team's form")
+    assert not [each for each in verdict.facts["exploits"] if each["rule"].startswith("reasoning-")]
 
 
 @pytest.mark.parametrize("form", ["hashes", "boxed"])
@@ -555,6 +568,12 @@ def test_a_batch_that_takes_too_much_of_the_time_stops() -> None:
     assert rehearse(NUMBERS, timed(clock, 0.4), Settings(timeout_seconds=60), clock=clock).verdict == "pass"
 
 
+def test_batches_are_timed_at_full_size_whatever_the_rows() -> None:
+    clock = Clock()
+    verdict = rehearse(NUMBERS[:1], timed(clock, 0.5), Settings(timeout_seconds=60), clock=clock)
+    assert "A batch of 64 took 32 s" in found(verdict, "slow").sentence
+
+
 def test_a_slow_reward_is_tried_on_fewer_rows_and_says_so() -> None:
     clock, seen = Clock(), list[int]()
     verdict = rehearse(NUMBERS, timed(clock, 0.4, seen), Settings(), of=30, budget_seconds=200, clock=clock)
@@ -695,6 +714,18 @@ def test_fails_when_a_case_is_about_no_row() -> None:
         run(graded, NUMBERS, cases=[case])
 
 
+def test_documented_cases_hold_for_the_sample_team() -> None:
+    text = (REPOSITORY / "docs" / "teams.md").read_text()
+    [example] = re.findall(r"```json\n(\{\"row\".*?)```", text, re.DOTALL)
+    cases = read_cases(example.encode(), "rehearsal.jsonl")
+    team = load_team(REPOSITORY, "quotes", load_platform(REPOSITORY))
+    with (team.folder / team.dataset.train).open("rb") as lines:
+        rows, named, _ = sample(lines, 20, {case.row for case in cases})
+    verdict = run(compose(team.reward.document()), rows, cases=cases, named=named)
+    assert verdict.verdict == "pass", verdict.sentence
+    assert verdict.facts["cases"] == {"given": 3, "failed": 0}
+
+
 # Rows
 
 
@@ -714,6 +745,22 @@ def test_rows_are_picked_the_same_way_whatever_their_order() -> None:
     assert [row["metadata"]["k"] for row in rows] == sorted(row["metadata"]["k"] for row in rows)
     assert {name: row["metadata"] for name, row in named.items()} == {"r-7": {"k": 7}, 12: {"k": 11}}
     assert rows[0]["id"] in {f"r-{rows[0]['metadata']['k']}", f"line-{rows[0]['metadata']['k'] + 1}"}
+
+
+REFERENCES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.given(st.lists(REFERENCES, min_size=1, max_size=4), st.text(max_size=40))
+def test_whatever_the_rows_are_there_is_a_verdict(references: list[Any], prompt: str) -> None:
+    asked = re.sub("[{}]", "", prompt)
+    rows = [row(at, reference, asked) for at, reference in enumerate(references)]
+    verdict = run(lambda each: Reward(float(each.completion == str(each.reference_answer))), rows)
+    assert json.dumps(verdict.document(), allow_nan=False)
 
 
 def test_a_verdict_is_json() -> None:
