@@ -44,6 +44,8 @@ TEAMS = "teams"
 PLATFORM_FILE = "platform.toml"
 TEAM_FILE = "team.toml"
 OWN_REWARD = "reward.py"
+# What a team knows of its own reward: cases that every rehearsal tries.
+CASES = "rehearsal.jsonl"
 
 # The service writes `<stack>-<run>` into names of at most 63 characters that refuse two hyphens in a row:
 # rft- (4) + team (24) + - (1) + stage (10) + - (1) + run (20) = 60.
@@ -150,6 +152,7 @@ GroupId = Annotated[
 ]
 Currency = Annotated[str, _text("a currency code", like="USD", pattern=r"^[A-Z]{3}$")]
 Price = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 EpochCount = Annotated[int, Field(ge=1, le=50)]
 BatchSize = Annotated[int, Field(ge=16, le=512)]
 SamplesPerPrompt = Annotated[int, Field(ge=2, le=16)]
@@ -160,7 +163,6 @@ MeasuredSamples = Annotated[int, Field(ge=1, le=32)]
 Concurrency = Annotated[int, Field(ge=1, le=1000)]
 LambdaSeconds = Annotated[int, Field(ge=1, le=900)]
 LambdaMegabytes = Annotated[int, Field(ge=128, le=10_240)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Table(BaseModel):
@@ -285,6 +287,18 @@ class RewardSettings(RewardDefaults):
         """The table as JSON-serializable data under its TOML keys, defaults filled in, unset keys not."""
         return self.model_dump(mode="json", exclude_none=True)
 
+    def rehearsed(self) -> dict[str, Any]:
+        """What a rehearsal goes by: range, time, functions, and the names that their answers stand by."""
+        components = [each.parameters for each in self.components.values()]
+        names = {each[key] for each in components for key in ("tag", "label", "json_field") if key in each}
+        return {
+            "range": list(self.range),
+            "timeout_seconds": self.timeout_seconds,
+            "functions": sorted({each.function for each in self.components.values()}),
+            "names": sorted(names),
+            "sections": [list(each["tags"]) for each in components if each.get("tags")],
+        }
+
 
 class Training(Table):
     """The `[training]` table: every RFT hyperparameter, within the service's ranges."""
@@ -348,10 +362,24 @@ class DatasetGate(Table):
     """Whether to look for what may be personal data or secrets."""
 
 
+class RehearsalGate(Table):
+    """The `[gates.rehearsal]` table: what a reward function must withstand before it trains a model."""
+
+    rows: Annotated[int, Field(ge=1, le=20_000)] = 200
+    """Training rows whose reference answer is scored, at most; a fixed sample where there are more."""
+    max_hackability: Share = 0.5
+    """Share of the reward's range that a bad completion must not earn on average over the rows."""
+    min_reference_share: Share = 1.0
+    """Share of reference answers that must earn the maximum."""
+    max_latency_share: Share = 0.5
+    """Share of the reward function's `timeout_seconds` that the slowest batch may take."""
+
+
 class Gates(Table):
     """The `[gates]` table: what a run must pass before it spends money."""
 
     dataset: DatasetGate = DatasetGate()
+    rehearsal: RehearsalGate = RehearsalGate()
 
 
 class Network(Table):

@@ -105,7 +105,7 @@ class RftEnvironment(cdk.Stack):
             code=code,
             workflow=workflow,
             settings=settings,
-            gates=gate_settings(team),
+            gates=gate_settings(team, cases=rows.cases),
             limits=training_limits(team, platform),
             rows=rows,
             datasets=datasets,

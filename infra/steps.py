@@ -105,6 +105,20 @@ class Steps(Construct):
             ],
         )
         step(
+            "Rehearse",
+            "rehearse",
+            "Tries good and bad completions on the reward function",
+            minutes=15,
+            memory_mb=1769,
+            may=[
+                *([allow("s3:GetObject", on=rows.case_arns)] if rows.case_arns else []),
+                datasets.read("datasets/*"),
+                reward.invoke(),
+                artifacts.write("gates/rehearsal.json"),
+                key.use_through("s3"),
+            ],
+        )
+        step(
             "Measure",
             "measure",
             "Samples a model on one held-out prompt and scores what it said",
