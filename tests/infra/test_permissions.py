@@ -39,6 +39,7 @@ WILDCARDS = {
         f"{ROWS}incoming/*": {"s3:GetObject"},
         f"{RUNS}run.json": {"s3:PutObject"},
         f"{RUNS}dataset.json": {"s3:PutObject"},
+        f"{RUNS}gates/dataset.json": {"s3:PutObject"},
         f"{RUNS}prompts.jsonl": {"s3:PutObject"},
     },
     "StepsRehearseRoleD9FFB092": {
