@@ -78,6 +78,14 @@ ComponentName = Annotated[
         pattern=r"^[a-z][a-z0-9_]{0,39}$",
     ),
 ]
+MetricName = Annotated[
+    str,
+    _text(
+        "the name of a component or metric: 1 to 100 letters, digits and underscores",
+        like="answer_answered",
+        pattern=r"^[A-Za-z0-9_]{1,100}$",
+    ),
+]
 Email = Annotated[
     str,
     _text(
@@ -181,6 +189,10 @@ class StageTable(Table):
     """AWS account to deploy to, in quotes; the account of the credentials in use when left out."""
     region: Region | None = None
     """AWS region to deploy to; the region of the credentials in use when left out."""
+    approval: bool = False
+    """Whether a person has to approve a model that passed before it is promoted: `rft approve`."""
+    approval_hours: Annotated[int, Field(ge=1, le=336)] = 72
+    """How long a run waits for that person; then its model is not promoted."""
 
 
 class Stage(StageTable):
@@ -328,6 +340,19 @@ class Promotion(Table):
     """The lower bound of the paired confidence interval of the gain must be above this."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     """Confidence level of that interval."""
+    guards: Annotated[tuple[MetricName, ...], Field(strict=False, max_length=20)] = ()
+    """Components and metrics of the reward that must not drop, against the base or the champion."""
+    tolerated_drop: Annotated[float, Field(ge=0)] = 0.0
+    """How far the lower bound for a guard, or for the score against the champion, may lie below zero."""
+
+
+class Retention(Table):
+    """The `[retention]` table: which models of earlier runs stay."""
+
+    models: Annotated[int, Field(ge=2, le=1000)] = 5
+    """The newest models that always stay."""
+    days: Annotated[int, Field(ge=0, le=3650)] = 0
+    """Models younger than this stay as well."""
 
 
 class Network(Table):
@@ -368,6 +393,7 @@ class TeamTable(Table):
     training: Training = Training()
     measurement: Measurement = Measurement()
     promotion: Promotion = Promotion()
+    retention: Retention = Retention()
     network: Network | None = None
     encryption: Encryption | None = None
 
@@ -467,6 +493,7 @@ class Defaults(Table):
     training: Training = Training()
     measurement: Measurement = Measurement()
     promotion: Promotion = Promotion()
+    retention: Retention = Retention()
 
 
 class ModelPrice(Table):
