@@ -33,7 +33,7 @@ class Champion(Construct):
 
 
 class ChampionChanges(Construct):
-    """What a person asks to approve, reject, promote or roll back: to invoke it is the one permission needed."""
+    """What approves, rejects, promotes and rolls back for people, who need no permission but to invoke it."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class ChampionChanges(Construct):
                 allow_unless_others("bedrock:GetCustomModelDeployment", on=[deployments]),
                 allow_ours("bedrock:UpdateCustomModelDeployment", on=[deployments, models]),
                 key.use_for_models(),
-                # The tables of the service say that this knows no resources; it is asked for the state machine.
+                # The service's own tables name no resource for it; what it asks for is the state machine.
                 allow("states:SendTaskSuccess", on=[state_machine_arn]),
                 artifacts.list_objects(),
                 artifacts.read("approval.json", "decision.json"),

@@ -1,8 +1,8 @@
 """The training workflow as Step Functions runs it, in JSONata.
 
 Input: the run document that `lambdas/workflow/start.py` makes; every state reads it as the execution's input.
-Variables: `prepared`, `tags`, `job`, `model_arn`, `candidate_arn`, `compared` (the champion as it was measured),
-    `decision`, `champion` (what promoting did), `retired`, `polls`.
+Variables: `prepared`, `tags`, `job`, `model_arn`, `candidate_arn`, `compared` (the champion as it was
+    measured), `decision`, `champion` (what promoting did), `retired`, `polls`.
 Output: {"run", "promoted", "sentence", "report", "champion_arn"}.
 Error: "RunStopped", with a cause for people; whatever goes wrong passes through "Clean up".
 
@@ -292,7 +292,7 @@ _STATES: dict[str, State] = {
             }
         },
         Catch=[
-            # Somebody deleted it: there is nothing to compare with, and "Promote" makes the candidate the next.
+            # Somebody deleted it: there is nothing to compare with, and the candidate takes its place.
             {"ErrorEquals": ["Bedrock.ResourceNotFoundException"], "Next": "Decide"},
             _catch_all("Clean up", Output=_failed_at("Look at champion")),
         ],

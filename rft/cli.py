@@ -282,7 +282,7 @@ def promote(
     stage: Stage = "dev",
     aws: OnAws = False,
 ) -> None:
-    """Makes the model of a run the champion, whatever the run decided; needs a champion to take the place of."""
+    """Makes the model of a run the champion, whatever the run decided, and waits until it is served."""
     _change("promote", _deployed(team, stage, aws), name, reason)
 
 

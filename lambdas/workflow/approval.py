@@ -10,8 +10,8 @@ Writes: runs/<run>/approval.json: while it waits {"run", "asked_at", "until", "s
 Errors: botocore's own errors by their own names.
 Environment: STACK, ARTIFACTS, TOPIC.
 IAM:
-    - s3:ListBucket on ARTIFACTS, s3:GetObject, s3:PutObject on ARTIFACTS/runs/*/approval.json, s3:PutObject on
-      ARTIFACTS/runs/*/decision.json;
+    - s3:ListBucket on ARTIFACTS, s3:GetObject and s3:PutObject on ARTIFACTS/runs/*/approval.json,
+      s3:PutObject on ARTIFACTS/runs/*/decision.json;
     - sns:Publish on TOPIC;
     - kms:Decrypt, kms:GenerateDataKey on the keys of ARTIFACTS and TOPIC.
 """
@@ -79,8 +79,8 @@ def _ask(run: str, decision: Mapping[str, Any], report: str, token: str) -> None
         # SNS wants at most 100 characters of ASCII here.
         Subject=f"{stack}: approve or reject a model"[:100],
         Message=(
-            f"{run} asks for a person's approval until {until:%Y-%m-%d %H:%M} UTC; without an answer the model"
-            f" is not promoted.\n\n{decision['sentence']}\n\nReport: {report}\n\n"
+            f"{run} waits for a person's approval until {until:%Y-%m-%d %H:%M} UTC; without an answer its"
+            f" model is not promoted.\n\n{decision['sentence']}\n\nReport: {report}\n\n"
             f"Approve: rft approve {team} --stage {stage} --run {run}\n"
             f'Reject: rft reject {team} --stage {stage} --run {run} --reason "..."'
         ),

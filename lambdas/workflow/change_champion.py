@@ -20,8 +20,8 @@ IAM:
       bedrock:GetCustomModel, bedrock:UpdateCustomModelDeployment on custom-model/* (the service makes the
       ids);
     - states:SendTaskSuccess on the state machine;
-    - s3:ListBucket on ARTIFACTS, s3:GetObject on ARTIFACTS/runs/*/approval.json, ARTIFACTS/runs/*/decision.json
-      and ARTIFACTS/history/*, s3:PutObject on ARTIFACTS/history/*;
+    - s3:ListBucket on ARTIFACTS, s3:GetObject on ARTIFACTS/runs/*/approval.json and
+      ARTIFACTS/runs/*/decision.json, s3:GetObject and s3:PutObject on ARTIFACTS/history/*;
     - sns:Publish on TOPIC;
     - kms:Decrypt, kms:GenerateDataKey on the keys of ARTIFACTS and TOPIC.
 """
@@ -95,7 +95,7 @@ def _caller(event: Mapping[str, Any]) -> str:
             body = answer.read(10_000).decode()
     except urllib.error.HTTPError as error:
         raise RunError(
-            f"STS does not accept who you are (HTTP {error.code}): sign in again, and check the machine's clock"
+            f"STS does not accept who you are (HTTP {error.code}): sign in again, and check your clock"
         ) from error
     found = re.search(r"<Arn>([^<\s]+)</Arn>", body)
     if not found:
@@ -212,7 +212,7 @@ def _model(identifier: str, run: str) -> str:
         return bedrock.get_custom_model(modelIdentifier=identifier)["modelArn"]
     except bedrock.exceptions.ResourceNotFoundException as error:
         raise RunError(
-            f"there is no model of {run}: it made none, or the model was deleted as an old one, see [retention]"
+            f"there is no model of {run}: it made none, or it was deleted as an old one, see [retention]"
         ) from error
 
 

@@ -111,9 +111,9 @@ def authorization(calls: Calls) -> None:
     """Makes the emulator ask for every permission AWS asks for, and records each answer.
 
     Gaps: it leaves out the qualifier of an invoked function, the resource of a workflow's tag calls and the
-    state machine that waits for a task token, and never asks for what a call needs besides its own action: the KMS key of an object or topic,
-    s3:ListBucket to be told that an object does not exist. A refusal names action and resource, as AWS
-    does.
+    state machine that waits for a task token, and never asks for what a call needs besides its own action:
+    the KMS key of an object or topic, s3:ListBucket to be told that an object does not exist. A refusal names
+    action and resource, as AWS does.
     """
     _name_actions_and_resources()
     _ask_for_all(calls)
