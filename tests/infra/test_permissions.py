@@ -20,6 +20,7 @@ BEDROCK = f"arn:aws:bedrock:{REGION}:{ACCOUNT}"
 
 # Every wildcard: {role: {resource: actions}}. A new one is written down here, and its reason in infra/.
 RUNS, ROWS = "<Artifacts82DD59A1.Arn>/runs/*/", "<Datasets0030EE04.Arn>/"
+HISTORY = "<Artifacts82DD59A1.Arn>/history/*"
 JOBS, MODELS, DEPLOYMENTS = (
     f"{BEDROCK}:{kind}/*" for kind in ("model-customization-job", "custom-model", "custom-model-deployment")
 )
@@ -61,6 +62,26 @@ WILDCARDS = {
         DEPLOYMENTS: {"bedrock:GetCustomModelDeployment", "bedrock:UpdateCustomModelDeployment"},
         MODELS: {"bedrock:UpdateCustomModelDeployment"},
         f"{RUNS}promotion.json": {"s3:GetObject", "s3:PutObject"},
+        HISTORY: {"s3:PutObject"},
+    },
+    "StepsApprovalRoleA2F40F9F": {
+        f"{RUNS}approval.json": {"s3:GetObject", "s3:PutObject"},
+        f"{RUNS}decision.json": {"s3:PutObject"},
+    },
+    "StepsRetireOldRoleAAE1489F": {
+        # Listing knows no resources.
+        "*": {"bedrock:ListCustomModelDeployments", "bedrock:ListCustomModels"},
+        MODELS: {"bedrock:DeleteCustomModel"},
+        DEPLOYMENTS: {"bedrock:DeleteCustomModelDeployment", "bedrock:GetCustomModelDeployment"},
+        f"{RUNS}retired.json": {"s3:PutObject"},
+        HISTORY: {"s3:GetObject"},
+    },
+    "ChampionChangesFunctionRoleF1DFF353": {
+        MODELS: {"bedrock:GetCustomModel", "bedrock:UpdateCustomModelDeployment"},
+        DEPLOYMENTS: {"bedrock:GetCustomModelDeployment", "bedrock:UpdateCustomModelDeployment"},
+        f"{RUNS}approval.json": {"s3:GetObject"},
+        f"{RUNS}decision.json": {"s3:GetObject"},
+        HISTORY: {"s3:GetObject", "s3:PutObject"},
     },
     "StepsReportRoleBB465BC9": {
         JOBS: {"bedrock:GetModelCustomizationJob"},
@@ -186,12 +207,18 @@ def test_every_wildcard_is_written_down(assembly: Assembly) -> None:
 def test_what_bedrock_made_is_told_apart_by_its_tag(assembly: Assembly) -> None:
     strict = {
         "bedrock:CreateCustomModelDeployment",
+        "bedrock:DeleteCustomModel",
         "bedrock:DeleteCustomModelDeployment",
         "bedrock:InvokeModel",
         "bedrock:StopModelCustomizationJob",
         "bedrock:UpdateCustomModelDeployment",
     }
-    lenient = {"bedrock:GetCustomModelDeployment", "bedrock:GetModelCustomizationJob", "bedrock:TagResource"}
+    lenient = {
+        "bedrock:GetCustomModel",
+        "bedrock:GetCustomModelDeployment",
+        "bedrock:GetModelCustomizationJob",
+        "bedrock:TagResource",
+    }
     seen = set()
     for statements in policies(assembly.template("rft-quotes-dev")).values():
         for statement in statements:
@@ -243,7 +270,7 @@ def test_no_role_is_shared_and_none_has_a_managed_policy(assembly: Assembly) -> 
             each["Properties"] for each in template.values() if each["Type"] == "AWS::Lambda::Function"
         ]
         roles = [each["Role"]["Fn::GetAtt"][0] for each in functions]
-        assert len(set(roles)) == len(roles) == 9
+        assert len(set(roles)) == len(roles) == 12
         for each in template.values():
             if each["Type"] == "AWS::IAM::Role":
                 assert "ManagedPolicyArns" not in each["Properties"]
@@ -428,8 +455,8 @@ def test_boundary_is_on_every_role_when_the_platform_sets_it(assembly: Assembly)
             if each["Type"] == "AWS::IAM::Role"
         ]
 
-    assert boundaries("rft-bounded-dev") == [f"arn:aws:iam::{ACCOUNT}:policy/{BOUNDARY}"] * 12
-    assert boundaries("rft-quotes-dev") == [None] * 12
+    assert boundaries("rft-bounded-dev") == [f"arn:aws:iam::{ACCOUNT}:policy/{BOUNDARY}"] * 15
+    assert boundaries("rft-quotes-dev") == [None] * 15
 
 
 # The security check of every synthesis
