@@ -127,7 +127,12 @@ def completion(rng: random.Random, sum_: str, right: float, skill: float, length
 def decision(measured: dict[str, Rows], **changes: Any) -> dict[str, Any]:
     means = {subject: {row["index"]: row["mean"] for row in rows} for subject, rows in measured.items()}
     return (
-        decide.decide(means["base"], means["candidate"], minimum_gain=0.0, confidence=0.95, seed=RUN)
+        decide.decide(
+            decide.Measured(scores=means["base"]),
+            decide.Measured(scores=means["candidate"]),
+            bar=decide.Bar(),
+            seed=RUN,
+        )
         | changes
     )
 
