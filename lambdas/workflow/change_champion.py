@@ -152,7 +152,7 @@ def _promote(event: Mapping[str, Any]) -> dict[str, Any]:
 def _roll_back(event: Mapping[str, Any]) -> dict[str, Any]:
     """Makes the model before the present one the champion, or that of a run which was it before."""
     run, why = event.get("run"), _reason(event)
-    deployment = _deployment()
+    deployment = _settled()
     changes = history.entries()
     if run:
         found = next((each for each in reversed(changes) if each["run"] == run), None)
@@ -169,10 +169,7 @@ def _roll_back(event: Mapping[str, Any]) -> dict[str, Any]:
 
 def _change(event: Mapping[str, Any], change: str, run: str, model: str, why: str) -> dict[str, Any]:
     """Moves the champion's deployment to a model; the history and the team are told first."""
-    deployment = _deployment()
-    state = _state(deployment)
-    if state["updating"]:
-        raise RunError(f"the champion is on its way to {state['goal']}: wait until it has arrived")
+    state = _state(_settled())
     if state["model"] == model:
         raise RunError(f"the champion serves the model of {run} already")
     who = _caller(event)
@@ -230,6 +227,18 @@ def _deployment() -> "GetCustomModelDeploymentResponseTypeDef":
             f"the champion's deployment {current} was deleted: the next run that promotes makes another"
         )
     raise RunError("there is no champion yet: the first one is made by a run that promotes its model")
+
+
+def _settled() -> "GetCustomModelDeploymentResponseTypeDef":
+    """Returns the champion's deployment.
+
+    Raises:
+        RunError: There is none, or it is on its way to another model.
+    """
+    deployment = _deployment()
+    if _state(deployment)["updating"]:
+        raise RunError(f"the champion is on its way to {goal(deployment)}: wait until it has arrived")
+    return deployment
 
 
 def _found() -> "GetCustomModelDeploymentResponseTypeDef | None":

@@ -38,7 +38,8 @@ def append(entry: Entry) -> None:
     try:
         s3.put_object(
             Bucket=os.environ["ARTIFACTS"],
-            Key=f"{PREFIX}{entry['when']}-{entry['run']}.json",
+            # To the microsecond, and without the characters that a key had better not have.
+            Key=f"{PREFIX}{entry['when'][:26].replace(':', '')}-{entry['run']}.json",
             Body=json.dumps(entry, indent=1).encode(),
             ContentType="application/json",
             # An entry is never written over.

@@ -38,7 +38,7 @@ def test_cfn_lint_finds_nothing(assembly: Assembly) -> None:
         for rule, message, template in found
         # The library has a function wait for its role by name, though it refers to it as well.
         if rule != "W3005"
-        # Its schema has MaxConcurrency and TimeoutSeconds as numbers only; in JSONata they may be expressions.
+        # Its schema has these fields as numbers only; in JSONata they may be expressions, as Items may.
         and not (rule == "E3601" and message.startswith(expressions))
     ]
     assert unexpected == []
