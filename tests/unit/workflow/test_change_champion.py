@@ -38,12 +38,11 @@ class Sts(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-@pytest.fixture
-def cloud(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[Cloud]:
     server = HTTPServer(("127.0.0.1", 0), Sts)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     endpoint = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     session = boto3.Session("AKIDEXAMPLE", "example", region_name="us-east-1")
     yield Cloud(name="test", endpoint=endpoint, session=session)
     server.shutdown()
@@ -51,7 +50,9 @@ def cloud(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
 
 
 @pytest.fixture
-def ask(cloud: Cloud) -> Any:
+def ask(aws: Aws, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", str(cloud.endpoint))
+
     def ask(action: str, **request: Any) -> Any:
         identity = {"identity": cloud.identity(STACK)} | request
         return change_champion.handler({"action": action, **identity}, None)

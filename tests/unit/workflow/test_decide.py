@@ -277,8 +277,8 @@ def test_a_guard_may_drop_as_far_as_the_team_says(drop: float, held: bool) -> No
 
 def test_a_guard_that_drops_is_told_with_its_numbers() -> None:
     assert guarded(flat(0.8), flat(0.7))["sentence"].endswith(
-        ", which is above the bar of +0.000; but the guard safe goes from 0.800 of the base to 0.700, a change"
-        " of -0.100 (-0.100 to -0.100), and the lower end may not be below +0.000."
+        ", which is above the bar of +0.000; but the guard safe goes from 0.800 of the base to 0.700, a"
+        " change of -0.100 (-0.100 to -0.100), and the lower end may not be below +0.000."
     )
 
 
