@@ -239,7 +239,8 @@ def _sentence(decision: Mapping[str, Any], *, enough: bool, better: bool) -> str
     faults = [f"{versus}, and {tolerated}"] if rival and not rival["held"] else []
     faults += [_broken(guard, tolerated) for guard in decision["guards"] if not guard["held"]]
     if faults:
-        return f"Not promoted: {found}, which is above the bar of {bar:+.3f}; but {'; '.join(faults)}."
+        told = "; ".join(dict.fromkeys(faults))
+        return f"Not promoted: {found}, which is above the bar of {bar:+.3f}; but {told}."
     held = f"; {versus}" if rival else ""
     held += f"; every guard held: {', '.join(_names(decision['guards']))}" if decision["guards"] else ""
     return f"Promoted: {found}; even the lower end is above the bar of {bar:+.3f}{held}."
@@ -249,7 +250,7 @@ def _broken(guard: Mapping[str, Any], tolerated: str) -> str:
     """Returns why a guard did not hold."""
     name, against = guard["name"], guard["against"]
     if not guard["prompts"]:
-        return f"the guard {name} was not measured of both the {against} and the tuned model"
+        return f"the guard {name} was not measured"
     found = (
         f"the guard {name} goes from {guard['before']:.3f} of the {against} to {guard['candidate']:.3f}, a"
         f" change of {guard['change']:+.3f} ({guard['lower']:+.3f} to {guard['upper']:+.3f})"
@@ -269,12 +270,16 @@ def _measured(run: str, subject: str) -> Measured:
     # The client is made here: making it in several threads at once is not safe, using it is.
     runs.client("s3")
     with ThreadPoolExecutor(_READERS) as readers:
-        found = list(readers.map(lambda path: runs.read(run, path), paths))
+        return collect(list(readers.map(lambda path: runs.read(run, path), paths)))
+
+
+def collect(found: Sequence[Mapping[str, Any]]) -> Measured:
+    """Returns what the measured files of a model say (see `measure`)."""
     parts: dict[str, dict[int, float]] = defaultdict(dict)
     for prompt in found:
         values: dict[str, list[float]] = defaultdict(list)
         for completion in prompt["completions"]:
-            for name, value in (completion["components"] | completion["metrics"]).items():
+            for name, value in {**completion["components"], **completion["metrics"]}.items():
                 values[name].append(value)
         for name, each in values.items():
             parts[name][prompt["index"]] = fmean(each)

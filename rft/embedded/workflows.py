@@ -126,7 +126,8 @@ def task_tokens() -> None:
                 if time.monotonic() > deadline:
                     raise states._ExecutionError("States.Timeout", "")
                 if execution and execution["status"] != "RUNNING":
-                    raise states._ExecutionError("States.TaskFailed", "The execution was stopped.")
+                    # Ends this thread: an error would make a stopped execution a failed one.
+                    raise SystemExit
         finally:
             states._task_tokens.pop(token, None)
         if task["error"]:
