@@ -819,6 +819,8 @@ def _rule_faults(
     faults = _dataset_faults(folder, dataset, file) if dataset else []
     if encryption:
         faults += _key_faults(encryption, stages, file)
+    if "promotion" in parts and "reward" in parts:
+        faults += _guard_faults(parts["promotion"], parts["reward"], file)
     if platform and model:
         faults += _model_faults(model, stages, platform, file)
     if platform:
@@ -837,6 +839,21 @@ def _dataset_faults(folder: Path, dataset: Dataset, file: TomlFile) -> list[str]
         problem = "is also what is trained on: measure on rows that are held out"
         faults.append(file.fault(("dataset", "evaluation"), problem, dataset.evaluation))
     return faults
+
+
+def _guard_faults(promotion: Promotion, reward: RewardSettings, file: TomlFile) -> list[str]:
+    """Where a guard can be no number of the reward; what metrics a function has, only running it tells."""
+    components = list(reward.components)
+    return [
+        file.fault(
+            ("promotion", "guards"),
+            f"is neither a component of the reward nor <component>_<metric>{did_you_mean(name, components)}; "
+            f"components: {listed(components)}",
+            name,
+        )
+        for name in promotion.guards
+        if not any(name == each or name.startswith(f"{each}_") for each in components)
+    ]
 
 
 def _key_faults(encryption: Encryption, stages: Mapping[str, StageTable], file: TomlFile) -> list[str]:
