@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from types_boto3_bedrock.type_defs import CustomModelDeploymentSummaryTypeDef, CustomModelSummaryTypeDef
 
 # The workflow's own time limit, see infra/states.py.
-_LONGEST_RUN: Final = timedelta(days=18)
+LONGEST_RUN: Final = timedelta(days=18)
 
 
 def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
     forgotten = [
         each
         for each in deployments
-        if each["customModelDeploymentArn"] != current and each["createdAt"] < now - _LONGEST_RUN
+        if each["customModelDeploymentArn"] != current and each["createdAt"] < now - LONGEST_RUN
     ]
     needed = {each["modelArn"] for each in deployments if each not in forgotten} | _needed(bedrock, current)
     age = timedelta(days=int(os.environ["KEEP_DAYS"]))

@@ -263,6 +263,28 @@ def test_base_model_is_called_through_its_profile_only(assembly: Assembly) -> No
     assert machine["DefinitionSubstitutions"]["BaseModelForInference"] == "us.amazon.nova-2-lite-v1:0"
 
 
+def test_people_have_one_function_and_it_alone_answers_a_waiting_run(assembly: Assembly) -> None:
+    template = assembly.template("rft-quotes-dev")
+    answering = [
+        (role, statement["Resource"])
+        for role, statements in policies(template).items()
+        for statement in statements
+        if "states:SendTaskSuccess" in listed(statement["Action"])
+    ]
+    assert answering == [
+        ("ChampionChangesFunctionRoleF1DFF353", {"Ref": "TrainingStateMachineEAE34FB3"}),
+    ]
+    function = template["Resources"][template["Outputs"]["ChangeChampion"]["Value"]["Ref"]]["Properties"]
+    assert function["Role"]["Fn::GetAtt"][0] == answering[0][0]
+
+
+def test_nobody_deletes_what_was_written_down(assembly: Assembly) -> None:
+    for stack in assembly.stacks:
+        for statements in policies(assembly.template(stack)).values():
+            actions = {action for statement in statements for action in listed(statement["Action"])}
+            assert not {action for action in actions if action.startswith("s3:Delete")}
+
+
 def test_no_role_is_shared_and_none_has_a_managed_policy(assembly: Assembly) -> None:
     for stack in assembly.stacks:
         template = assembly.template(stack)["Resources"]

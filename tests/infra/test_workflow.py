@@ -14,6 +14,7 @@ import pytest
 from botocore.model import Shape
 
 from infra.states import WORKFLOW
+from lambdas.workflow import retire_old
 from tests.infra.conftest import ACCOUNT, REGION, REPOSITORY, Assembly
 from tests.infra.test_permissions import listed, policies
 from tests.infra.walk import MACHINE, Call, TaskFailedError, Walk, walk
@@ -482,6 +483,10 @@ def test_every_task_retries_with_jitter_and_has_a_time_limit(assembly: Assembly)
         if ":lambda:invoke" in state["Resource"] and isinstance(state["TimeoutSeconds"], int):
             function = functions[state["Arguments"]["FunctionName"]]
             assert state["TimeoutSeconds"] > function["Timeout"], name
+
+
+def test_a_deployment_counts_as_forgotten_only_after_the_longest_run() -> None:
+    assert retire_old.LONGEST_RUN.total_seconds() == WORKFLOW["TimeoutSeconds"]
 
 
 def test_maps_are_distributed_and_leave_results_to_their_items() -> None:

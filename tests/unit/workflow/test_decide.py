@@ -275,6 +275,14 @@ def test_a_guard_may_drop_as_far_as_the_team_says(drop: float, held: bool) -> No
     assert guarded(flat(0.8), flat(0.8 - drop), tolerated_drop=0.05)["promote"] is held
 
 
+def test_a_guard_whose_drop_is_small_on_average_has_held_only_if_its_lower_end_has() -> None:
+    before, after = alternating(0.8, 0.0, -0.08)
+    assert guarded(before, after, tolerated_drop=0.06)["promote"] is True
+    decision = guarded(before, after, tolerated_drop=0.045)
+    assert decision["guards"][0]["change"] > -0.045
+    assert decision["promote"] is False
+
+
 def test_a_guard_that_drops_is_told_with_its_numbers() -> None:
     assert guarded(flat(0.8), flat(0.7))["sentence"].endswith(
         ", which is above the bar of +0.000; but the guard safe goes from 0.800 of the base to 0.700, a"
