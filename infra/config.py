@@ -80,6 +80,14 @@ ComponentName = Annotated[
         pattern=r"^[a-z][a-z0-9_]{0,39}$",
     ),
 ]
+MetricName = Annotated[
+    str,
+    _text(
+        "the name of a component or metric: 1 to 100 letters, digits and underscores",
+        like="answer_answered",
+        pattern=r"^[A-Za-z0-9_]{1,100}$",
+    ),
+]
 Email = Annotated[
     str,
     _text(
@@ -186,6 +194,10 @@ class StageTable(Table):
     """AWS region to deploy to; the region of the credentials in use when left out."""
     dashboard: bool = False
     """Whether the stage has a CloudWatch dashboard, which costs money while nothing trains as well."""
+    approval: bool = False
+    """Whether a person has to approve a model that passed before it is promoted: `rft approve`."""
+    approval_hours: Annotated[int, Field(ge=1, le=336)] = 72
+    """How long a run waits for that person; then its model is not promoted."""
 
 
 class Stage(StageTable):
@@ -345,6 +357,19 @@ class Promotion(Table):
     """The lower bound of the paired confidence interval of the gain must be above this."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     """Confidence level of that interval."""
+    guards: Annotated[tuple[MetricName, ...], Field(strict=False, max_length=20)] = ()
+    """Components and metrics of the reward that must not drop, against the base or the champion."""
+    tolerated_drop: Annotated[float, Field(ge=0)] = 0.0
+    """How far the lower bound for a guard, or for the score against the champion, may lie below zero."""
+
+
+class Retention(Table):
+    """The `[retention]` table: which models of earlier runs stay."""
+
+    models: Annotated[int, Field(ge=2, le=1000)] = 5
+    """The newest models that always stay."""
+    days: Annotated[int, Field(ge=0, le=3650)] = 0
+    """Models younger than this stay as well."""
 
 
 class DatasetGate(Table):
@@ -421,6 +446,7 @@ class TeamTable(Table):
     measurement: Measurement = Measurement()
     promotion: Promotion = Promotion()
     gates: Gates = Gates()
+    retention: Retention = Retention()
     network: Network | None = None
     encryption: Encryption | None = None
 
@@ -521,6 +547,7 @@ class Defaults(Table):
     measurement: Measurement = Measurement()
     promotion: Promotion = Promotion()
     gates: Gates = Gates()
+    retention: Retention = Retention()
 
 
 class ModelPrice(Table):
@@ -875,6 +902,8 @@ def _rule_faults(
     faults = _dataset_faults(folder, dataset, file) if dataset else []
     if encryption:
         faults += _key_faults(encryption, stages, file)
+    if "promotion" in parts and "reward" in parts:
+        faults += _guard_faults(parts["promotion"], parts["reward"], file)
     if platform and model:
         faults += _model_faults(model, stages, platform, file)
     if platform:
@@ -893,6 +922,21 @@ def _dataset_faults(folder: Path, dataset: Dataset, file: TomlFile) -> list[str]
         problem = "is also what is trained on: measure on rows that are held out"
         faults.append(file.fault(("dataset", "evaluation"), problem, dataset.evaluation))
     return faults
+
+
+def _guard_faults(promotion: Promotion, reward: RewardSettings, file: TomlFile) -> list[str]:
+    """Where a guard can be no number of the reward; what metrics a function has, only running it tells."""
+    components = list(reward.components)
+    return [
+        file.fault(
+            ("promotion", "guards"),
+            f"is neither a component of the reward nor <component>_<metric>{did_you_mean(name, components)}; "
+            f"components: {listed(components)}",
+            name,
+        )
+        for name in promotion.guards
+        if not any(name == each or name.startswith(f"{each}_") for each in components)
+    ]
 
 
 def _key_faults(encryption: Encryption, stages: Mapping[str, StageTable], file: TomlFile) -> list[str]:

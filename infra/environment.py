@@ -9,7 +9,7 @@ import aws_cdk as cdk
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from infra.champion import Champion
+from infra.champion import Champion, ChampionChanges
 from infra.config import Platform, Team
 from infra.customization import CustomizationRole
 from infra.datasets import AccessLogs, Artifacts, Datasets, Rows
@@ -84,6 +84,8 @@ class RftEnvironment(cdk.Stack):
             customization=customization,
             network=team.network,
             champion=champion,
+            stage=team.stages[stage],
+            retention=team.retention,
             notifications=notifications,
             key=key,
             lasting=lasting,
@@ -93,6 +95,18 @@ class RftEnvironment(cdk.Stack):
             "Training",
             steps=steps,
             inference=inference,
+            artifacts=artifacts,
+            champion=champion,
+            notifications=notifications,
+            key=key,
+            lasting=lasting,
+        )
+        changes = ChampionChanges(
+            self,
+            "ChampionChanges",
+            code=code,
+            champion=champion,
+            state_machine_arn=workflow.state_machine.state_machine_arn,
             artifacts=artifacts,
             notifications=notifications,
             key=key,
@@ -146,6 +160,7 @@ class RftEnvironment(cdk.Stack):
             "RewardVersion": reward.version_arn,
             "RewardLogGroup": reward.log_group.log_group_name,
             "Champion": champion.parameter.parameter_name,
+            "ChangeChampion": changes.function.function.function_name,
             "Topic": notifications.topic.topic_arn,
         }.items():
             cdk.CfnOutput(self, name, value=value)

@@ -14,7 +14,7 @@ def run_settings(team: Team, *, source: Mapping[str, str], reward_version: str) 
         "reward_version": reward_version,
         "training": team.training.request(),
         "measurement": team.measurement.model_dump(),
-        "promotion": team.promotion.model_dump(),
+        "promotion": team.promotion.model_dump(mode="json"),
     }
 
 

@@ -8,6 +8,7 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
+from infra.champion import Champion
 from infra.config import InferenceProfile
 from infra.datasets import Artifacts
 from infra.encryption import TeamKey
@@ -36,6 +37,7 @@ class TrainingWorkflow(Construct):
         steps: Steps,
         inference: InferenceProfile,
         artifacts: Artifacts,
+        champion: Champion,
         notifications: Notifications,
         key: TeamKey,
         lasting: bool,
@@ -76,6 +78,7 @@ class TrainingWorkflow(Construct):
             allow_unless_others("bedrock:TagResource", on=[deployments]),
             allow_unless_others("bedrock:GetCustomModelDeployment", on=[deployments]),
             allow_ours("bedrock:DeleteCustomModelDeployment", on=[deployments]),
+            allow("ssm:GetParameter", on=[champion.parameter.parameter_arn]),
             key.use_for_models(),
             *notifications.publish(),
         )
@@ -93,6 +96,7 @@ class TrainingWorkflow(Construct):
             definition_substitutions={
                 **arns,
                 "BaseModelForInference": inference.profile,
+                "Champion": champion.parameter.parameter_name,
                 "Stack": cdk.Aws.STACK_NAME,
                 "Topic": notifications.topic.topic_arn,
             },

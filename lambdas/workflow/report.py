@@ -27,7 +27,8 @@ empty lists mean that the run did not get that far.
     embedded        true where an embedded AWS made the run, with a miniature policy in the model's place
     outcome         promoted | cleared (to be promoted) | kept (not promoted) | failed | undecided
     sentence        why, for a person
-    failure         failure.json as it is; decision: decision.json; champion: what promoting did
+    failure         failure.json as it is; decision: decision.json, with guards, champion and approval;
+                    champion: what promoting did
     reward          {base, candidate}: {prompts, completions, mean, zero_share, full_share, cut_share,
                     output_tokens}; cut_share: of completions that met the token limit
     paired          {prompts, better, same, worse}: the candidate's mean against the base's, prompt by prompt

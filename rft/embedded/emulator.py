@@ -61,6 +61,7 @@ def install(*, clients: Clients, calls: Calls, bedrock: BedrockHandler) -> None:
     answer_bedrock(bedrock)
     workflows.roles()
     workflows.tasks(clients)
+    workflows.task_tokens()
     workflows.distributed_map(clients)
     workflows.parallel()
 

@@ -301,10 +301,15 @@ class TestPermissions:
 class Project:
     """A copy of the project that a test changes as a team would, with a short training on deploy."""
 
-    team = "quotes"
-
-    def __init__(self, root: Path, synthesize: Synthesize, deploy: Callable[..., dict[str, str]]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        synthesize: Synthesize,
+        deploy: Callable[..., dict[str, str]],
+        team: str = "changing",
+    ) -> None:
         self.root = root
+        self.team = team
         self._synthesize = synthesize
         self._deploy = deploy
         for name in ("app.py", "cdk.json", "infra", "lambdas", "requirements"):
@@ -313,7 +318,7 @@ class Project:
                 shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, root / name)
-        shutil.copytree(REPOSITORY / "teams/quotes", root / "teams/changing")
+        shutil.copytree(REPOSITORY / "teams/quotes", root / "teams" / team)
         shutil.copy(REPOSITORY / "teams/platform.toml", root / "teams")
         text = self.settings.read_text()
         text = re.sub(r"(?m)^train_when = .*$", 'train_when = "on-deploy"', text)
@@ -323,12 +328,12 @@ class Project:
 
     @property
     def settings(self) -> Path:
-        return self.root / "teams/changing/team.toml"
+        return self.root / "teams" / self.team / "team.toml"
 
     def deploy(self) -> dict[str, str]:
-        package(self.root, "embedded", ["changing"], report=lambda _line: None)
-        assembly = self._synthesize(self.root, "changing", "dev")
-        return self._deploy(assembly, "rft-changing-dev")
+        package(self.root, "embedded", [self.team], report=lambda _line: None)
+        assembly = self._synthesize(self.root, self.team, "dev")
+        return self._deploy(assembly, f"rft-{self.team}-dev")
 
 
 class TestChanges:

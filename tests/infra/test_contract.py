@@ -35,6 +35,7 @@ OUTPUTS = {
     "RewardVersion",
     "RewardLogGroup",
     "Champion",
+    "ChangeChampion",
     "Topic",
 }
 
@@ -235,7 +236,7 @@ def test_everything_else_that_keeps_data_is_under_the_same_key(assembly: Assembl
         template = assembly.template(stack)
         key = KEY_ARN if stack.startswith("rft-walled-") else {"Fn::GetAtt": ["Key961B73FD", "Arn"]}
         groups = resources(template, "AWS::Logs::LogGroup")
-        assert len(groups) == 11
+        assert len(groups) == 14
         for group in groups.values():
             assert group["Properties"]["KmsKeyId"] == key
             assert group["Properties"]["RetentionInDays"] == (365 if stack.endswith("-prod") else 30)
@@ -334,7 +335,7 @@ def test_settings_of_a_run_are_those_of_the_team(assembly: Assembly) -> None:
             "evalInterval": 10,
         },
         "measurement": {"prompts": 100, "samples_per_prompt": 4, "temperature": 0.7, "concurrency": 10},
-        "promotion": {"minimum_gain": 0.0, "confidence": 0.95},
+        "promotion": {"minimum_gain": 0.0, "confidence": 0.95, "guards": [], "tolerated_drop": 0.0},
         "gates": {
             "dataset": {
                 "near_duplicates": True,
@@ -394,7 +395,10 @@ def test_a_run_begins_when_all_that_it_uses_is_there(assembly: Assembly) -> None
         reference = json.dumps(template["Resources"][each])
         waits |= {name for name in template["Resources"] if f'"{name}"' in reference}
     roles_and_policies = resources(template, "AWS::IAM::Role", "AWS::IAM::Policy")
-    assert set(roles_and_policies) <= waits
+    # What people use to change the champion is no part of a run.
+    needed = {name for name in roles_and_policies if not name.startswith("ChampionChanges")}
+    assert needed < set(roles_and_policies)
+    assert needed <= waits
     assert set(resources(template, "AWS::Lambda::Version", "AWS::StepFunctions::StateMachine")) <= waits
 
 

@@ -130,6 +130,29 @@ MISTAKES = {
         'batch_size = "32"',
         ['teams/alpha/team.toml:27: training.batch_size = "32": must be a whole number from 16 to 512'],
     ),
+    "guard that is no number of the reward": (
+        "[measurement]",
+        '[promotion]\nguards = ["answer_answered", "fromat"]\n[measurement]',
+        [
+            'teams/alpha/team.toml:29: promotion.guards = "fromat": is neither a component of the reward nor'
+            " <component>_<metric> (did you mean format?); components: answer, format"
+        ],
+    ),
+    "too few models kept": (
+        "[measurement]",
+        "[retention]\nmodels = 1\n[measurement]",
+        ["teams/alpha/team.toml:29: retention.models = 1: must be from 2 to 1000"],
+    ),
+    "too long to approve": (
+        'retention = "throwaway"',
+        'retention = "throwaway"\napproval = true\napproval_hours = 337',
+        ["teams/alpha/team.toml:9: stages.dev.approval_hours = 337: must be from 1 to 336"],
+    ),
+    "drop that is a rise": (
+        "[measurement]",
+        "[promotion]\ntolerated_drop = -0.1\n[measurement]",
+        ["teams/alpha/team.toml:29: promotion.tolerated_drop = -0.1: must be at least 0"],
+    ),
     "fraction for a whole number": (
         "batch_size = 32",
         "batch_size = 32.5",
@@ -172,7 +195,8 @@ MISTAKES = {
         "[approval]",
         [
             "teams/alpha/team.toml:28: approval: unknown key; allowed: dataset, description, encryption, "
-            "gates, measurement, model, network, owner, promotion, reward, stages, tags, train_when, training"
+            "gates, measurement, model, network, owner, promotion, retention, reward, stages, tags, train_when, "
+            "training"
         ],
     ),
     "name of what the platform fills in": (
@@ -180,7 +204,8 @@ MISTAKES = {
         'owner = "alpha@example.com"\nname = "beta"',
         [
             'teams/alpha/team.toml:2: name = "beta": unknown key; allowed: dataset, description, encryption, '
-            "gates, measurement, model, network, owner, promotion, reward, stages, tags, train_when, training"
+            "gates, measurement, model, network, owner, promotion, retention, reward, stages, tags, train_when, "
+            "training"
         ],
     ),
     "missing key": (
