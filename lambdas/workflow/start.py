@@ -10,7 +10,9 @@ Returns: {"run", "execution", "started"}; `started` is false where the same cont
 Errors: `RunError` for a request that makes no sense. A deploy never fails for its content, which the run
     reports; it fails when the run cannot be started.
 Environment: STACK, DATASETS, STATE_MACHINE, SETTINGS (the run document without "run" and "trigger", and with
-    an optional "limits": {camelCase training key: upper bound}, which overrides must respect).
+    an optional "limits": {camelCase training key: upper bound}, which overrides must respect). Its "gates" go
+    with the run, but do not name it: what a gate lets pass changes no model, and the same content must not be
+    trained on twice for it.
 Input of the execution, the run document: SETTINGS with overrides, and "run", "trigger", "attempt",
     "requested" (time, UTC) and, unless a file could not be read yet, "source"."sha256".
 IAM:
@@ -132,6 +134,7 @@ def _start(trigger: str, request: Mapping[str, Any], context: Any) -> dict[str, 
     machine = os.environ["STATE_MACHINE"]
     attempt = _attempt(request)
     content = {**document, "source": document["source"].get("sha256", document["source"])}
+    content.pop("gates", None)
     identity = json.dumps([machine, content, attempt], sort_keys=True, separators=(",", ":"))
     run = f"run-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     # The time makes every input different, without which Step Functions answers the second start of a running
