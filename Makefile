@@ -52,7 +52,7 @@ embedded: install ## Tests that deploy to the embedded AWS and train there
 	$(BIN)/python -m pytest tests/embedded
 
 .PHONY: bench
-bench: install ## How long synthesis takes with many teams, and `make local` when warm
+bench: install ## What people wait for and what rewards cost: synthesis, `make local`, the reward functions
 	$(BIN)/python -m tests.benchmarks
 
 # Each list is solved together with the others, so a version that is tested is the version that is deployed.

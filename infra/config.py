@@ -188,6 +188,8 @@ class StageTable(Table):
     """AWS account to deploy to, in quotes; the account of the credentials in use when left out."""
     region: Region | None = None
     """AWS region to deploy to; the region of the credentials in use when left out."""
+    dashboard: bool = False
+    """Whether the stage has a CloudWatch dashboard, which costs money while nothing trains as well."""
 
 
 class Stage(StageTable):
@@ -564,6 +566,12 @@ class Prices(Table):
     """Currency code of every price."""
     lambda_gb_second: Price | None = None
     """Price of a gigabyte-second of an arm64 Lambda function."""
+    kms_key_month: Price | None = None
+    """Price of a customer-managed key for a month."""
+    alarm_month: Price | None = None
+    """Price of a standard-resolution alarm on one metric for a month."""
+    dashboard_month: Price | None = None
+    """Price of a dashboard for a month."""
     models: dict[JudgeName, ModelPrice] = {}
     """Prices per base model, and per judge by the name it has under `judges`."""
 
@@ -584,6 +592,8 @@ class Platform(Table):
     limits: Limits = Limits()
     defaults: Defaults = Defaults()
     prices: Prices | None = None
+    runbook: Annotated[str, Field(min_length=1, max_length=200)] = "docs/operations.md"
+    """Where people on call read what to do; every alarm points to a section of it."""
 
     @field_validator("tags")
     @classmethod

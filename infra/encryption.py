@@ -1,9 +1,11 @@
 """The key a team's data, models, logs and notifications are encrypted with.
 
 A team that brings its own key keeps the key's policy itself: it has to allow the account's IAM policies to
-grant its use, CloudWatch Logs what `_use_by_logs` allows it, and AWS Budgets what `let_budgets_use` allows it
-where the team has a monthly budget.
+grant its use, CloudWatch Logs what `_use_by_logs` allows it, CloudWatch what `_use_by_alarms` allows it, and
+AWS Budgets what `let_budgets_use` allows it where the team has a monthly budget.
 """
+
+from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
@@ -34,6 +36,7 @@ class TeamKey(Construct):
                 pending_window=cdk.Duration.days(30 if lasting else 7),
             )
             self.key.add_to_resource_policy(self._use_by_logs())
+            self.key.add_to_resource_policy(self._use_by_alarms())
 
     def read_through(self, *services: str) -> Permission:
         """Lets its holder read what these services store under the key."""
@@ -105,8 +108,29 @@ class TeamKey(Construct):
             conditions={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": groups}},
         )
 
+    def _use_by_alarms(self) -> iam.PolicyStatement:
+        """Lets alarms of this stack publish to its encrypted topic, which CloudWatch does as itself."""
+        return iam.PolicyStatement(
+            principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+            actions=["kms:Decrypt", "kms:GenerateDataKey"],
+            # In a key's own policy "*" means this key.
+            resources=["*"],
+            conditions=alarms_of(cdk.Stack.of(self)),
+        )
 
-def budgets_of(stack: cdk.Stack) -> dict[str, dict[str, str]]:
+
+def alarms_of(stack: cdk.Stack) -> dict[str, dict[str, Any]]:
+    """Returns the conditions that only the alarms of this stack meet; CloudFormation names them after it."""
+    arn = stack.format_arn(
+        service="cloudwatch",
+        resource="alarm",
+        resource_name=f"{cdk.Aws.STACK_NAME}-*",
+        arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+    )
+    return {"StringEquals": {"aws:SourceAccount": stack.account}, "ArnLike": {"aws:SourceArn": arn}}
+
+
+def budgets_of(stack: cdk.Stack) -> dict[str, dict[str, Any]]:
     """Returns the conditions that only the budgets of this account meet; they belong to no region."""
     arn = stack.format_arn(
         service="budgets", region="", resource="*", arn_format=cdk.ArnFormat.NO_RESOURCE_NAME

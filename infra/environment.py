@@ -15,7 +15,7 @@ from infra.config import Platform, Team
 from infra.customization import CustomizationRole
 from infra.datasets import AccessLogs, Artifacts, Datasets, Rows
 from infra.encryption import TeamKey
-from infra.monitoring import Notifications
+from infra.monitoring import Alarms, Dashboard, Notifications
 from infra.permissions import bound_roles, grant
 from infra.rewards import RewardFunction
 from infra.runs import cost_basis, gate_settings, run_settings, training_limits
@@ -134,6 +134,16 @@ class RftEnvironment(cdk.Stack):
             datasets=datasets,
             after=[reward, customization, notifications, steps, workflow],
         )
+        Alarms(
+            self,
+            "Alarms",
+            reward=reward.function,
+            state_machine=workflow.state_machine,
+            notifications=notifications,
+            runbook=platform.runbook,
+        )
+        if team.stages[stage].dashboard:
+            Dashboard(self, "Dashboard", reward=reward.function, state_machine=workflow.state_machine)
 
         datasets.grant_training(customization.role)
         artifacts.grant_training(customization.role)

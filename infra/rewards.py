@@ -59,6 +59,11 @@ class RewardFunction(Construct):
         return self._reward.function.current_version.function_arn
 
     @property
+    def function(self) -> lambda_.Function:
+        """The function itself, for who watches it."""
+        return self._reward.function
+
+    @property
     def log_group(self) -> logs.ILogGroup:
         """Where it writes its scores and metrics."""
         return self._reward.log_group

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 # Deeper than any answer a person would ask for, and shallow enough to walk.
@@ -93,6 +93,13 @@ def strict_json(text: str, number: Callable[[str], Any] | None = None) -> Any:
     if is_deep(value):
         raise ValueError(f"nested more than {DEEPEST} levels deep")
     return value
+
+
+def message_text(content: Any) -> str:
+    """Returns the text of a message: a string, or the texts of its parts; empty for anything else."""
+    parts = content if isinstance(content, list) else [content]
+    texts = (part.get("text") if isinstance(part, Mapping) else part for part in parts)
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def is_deep(value: Any) -> bool:

@@ -5,12 +5,16 @@ The comparison is Math-Verify's, without what makes it lenient, since a model tr
 * Decimals are exact. Math-Verify rounds to six places, which makes 0.0000001 and 0.0000002 the same. How far
   off a number may be is a setting.
 * A percentage is a fraction or points, by a setting. For Math-Verify 50% is 50 and also 0.5.
+* Numbers that differ within 13 digits are different. Math-Verify takes all those below 10^-15 for the same.
 * No unit is guessed away. Math-Verify reads ``5c``, ``5 h`` and ``5 apples`` as 5.
 * An equation is worth its right side only where it claims nothing wrong and calculates nothing on the way:
   ``x = 5`` and ``2 + 3 = 5`` are 5. For Math-Verify ``9 = 5`` is 5, and so is ``x = 3 = 5``.
 * Where a solution such as ``x = 5`` is expected, an equation that has to be solved first is none, so that
   repeating the task's own equation earns nothing.
 * Two equations without any solution are not the same for that.
+* ``i`` is the imaginary unit, wherever it is not counted with (``x_i``, a sum over ``i``), and every other
+  name is a real number. For Math-Verify ``i`` is a name, and the names beside it are never real numbers.
+* ``2 > x > 1`` is ``1 < x < 2``. Math-Verify compares the parts in the order they stand in.
 * Text that cannot be read as a whole is not read. Math-Verify takes what follows the last equals sign.
 """
 
@@ -33,7 +37,7 @@ from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_la
 from latex2sympy2_extended.latex2sympy2 import is_expr_of_only_symbols
 from latex2sympy2_extended.logic import And
 from latex2sympy2_extended.sets import FiniteSet
-from math_verify.grader import is_equation, is_relation, should_treat_as_complex, verify
+from math_verify.grader import is_equation, is_relation, verify
 from sympy.core.function import AppliedUndef
 
 # The exit statuses of a fork; Python itself ends with 1 when it fails.
@@ -42,11 +46,18 @@ _STATUSES = {"equal": 10, "different": 11, "unreadable": 12, "over": 13}
 # What a fork may use on top of what the imported libraries take.
 _MEMORY_BYTES = 256 * 2**20
 
+# Digits to work numbers out to, and how many of them have to be the same before algebra has its say.
+_DIGITS = 30
+_SAME_DIGITS = 13
+
 _NOTATION = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
 )
 _HUNDREDTH = sympy.UnevaluatedExpr(sympy.Rational(1, 100))
+_IMAGINARY = sympy.Symbol("i", real=True)
 _SIGNS = ({"\\pm": "+", "\\mp": "-"}, {"\\pm": "-", "\\mp": "+"})
+_DOWNWARDS = (sympy.GreaterThan, sympy.StrictGreaterThan)
+_COUNTING = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit)
 
 # One pair of each kind, compared before the first request: what it imports and what the grammar's tables
 # learn from it is then there for every fork.
@@ -81,8 +92,12 @@ def warm_up() -> None:
     gc.freeze()
 
 
-def serve() -> None:
-    """Answers requests, one line each, until the other side closes the pipe."""
+def serve(answers: int) -> None:
+    """Answers requests from standard input, one line each, until the other side closes the pipe.
+
+    Args:
+        answers: The file descriptor to write the answers to.
+    """
     memory = _memory_in_use() + _MEMORY_BYTES
     for line in sys.stdin.buffer:
         fork = os.fork()
@@ -91,7 +106,7 @@ def serve() -> None:
         status = os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
         # A fork without a status of ours was killed by the kernel, or ran out of its stack.
         said = next((verdict for verdict, code in _STATUSES.items() if code == status), "over")
-        os.write(1, said.encode() + b"\n")
+        os.write(answers, said.encode() + b"\n")
 
 
 def _verdict(request: dict[str, Any], memory: int) -> str:
@@ -150,9 +165,13 @@ def equal(
         given = _value(given)
     if given is None:
         return False
-    if (absolute_tolerance or relative_tolerance) and _is_number(wanted) and _is_number(given):
-        allowed = max(absolute_tolerance, relative_tolerance * abs(float(wanted)))
-        return bool(sympy.Abs(wanted - given).evalf(30) <= sympy.Rational(repr(allowed)))
+    if _is_number(wanted) and _is_number(given):
+        off, whole = sympy.Abs(wanted - given).evalf(_DIGITS), sympy.Abs(wanted).evalf(_DIGITS)
+        allowed = max(
+            sympy.Rational(repr(absolute_tolerance)), sympy.Rational(repr(relative_tolerance)) * whole
+        )
+        if allowed or off > whole * sympy.Rational(1, 10**_SAME_DIGITS):
+            return bool(off <= allowed)
     return _verified(wanted, given)
 
 
@@ -163,7 +182,7 @@ def _read(text: str) -> Any:
         name, equals, value = text.rpartition("=")
         both = (_signed(value, signs) for signs in _SIGNS)
         text = rf"{name}{equals}\{{{', '.join(both)}\}}"
-    return latex2sympy(text, is_real=not should_treat_as_complex(text), normalization_config=None)
+    return latex2sympy(text, is_real=True, normalization_config=None)
 
 
 def _signed(value: str, signs: Mapping[str, str]) -> str:
@@ -175,15 +194,19 @@ def _verified(wanted: Any, given: Any) -> bool:
 
 
 def _exact(formula: Any, hundredth: Any) -> Any:
-    """Writes decimals as fractions and percentages as numbers, and changes nothing else."""
+    """Writes decimals as fractions, percentages as numbers and chains upwards, and changes nothing else."""
     if isinstance(formula, sympy.MatrixBase):
         return formula.applyfunc(lambda item: _exact(item, hundredth))
     parts = _parts(formula)
+    if isinstance(formula, And) and all(isinstance(part, _DOWNWARDS) for part in parts):
+        parts = [part.reversed for part in reversed(parts)]
     if isinstance(formula, (And, FiniteSet, sympy.Tuple)):
         return formula.func(*(_exact(part, hundredth) for part in parts))
     if isinstance(formula, sympy.core.relational.Relational):
         return formula.func(*(_exact(part, hundredth) for part in parts), evaluate=False)
     swaps = {number: sympy.Rational(str(number)) for number in formula.atoms(sympy.Float)}
+    if not formula.has(*_COUNTING):
+        swaps[_IMAGINARY] = sympy.I
     return formula.xreplace({**swaps, _HUNDREDTH: hundredth})
 
 

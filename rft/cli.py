@@ -6,9 +6,11 @@ The verbs act on the embedded AWS while one is running, and on the account of th
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Annotated, Literal
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
@@ -29,11 +32,18 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas
+from infra import config
+from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas, team_names
+from lambdas.dataset import DatasetError
+from rft import scoring
 from rft.cloud import Cloud, CloudError, Deployed, Run
+from rft.cost import idle_month
 from rft.delivery import Cdk, DeliveryError
 from rft.embedded.aws import EmbeddedAws, EmbeddedAwsError
+from rft.execution_policy import Place, execution_policies
+from rft.grader_import import JUDGE, GraderError, main_text, placed
 from rft.packaging import PackagingError, package
+from rft.scoring import ScoringError
 from rft.toolchain import ToolchainError, require_node
 from rft.watching import Watch, duration
 
@@ -67,9 +77,7 @@ def _cloud(on_aws: bool, region: str | None = None) -> Cloud:
 
 def _deployed(name: str, stage: str, on_aws: bool) -> Deployed:
     team = _team(name)
-    if stage not in team.stages:
-        raise CloudError(f"team {name} has no stage {stage!r} (stages: {', '.join(team.stages)})")
-    cloud = _cloud(on_aws, team.stages[stage].region)
+    cloud = _cloud(on_aws, _known(team, stage).region)
     out.print(f"[dim]on {cloud.name}[/dim]", highlight=False)
     return cloud.deployed(team.stack_id(stage))
 
@@ -93,8 +101,7 @@ def up(
 ) -> None:
     """Rehearses a team's whole life on the embedded AWS: deploy, train, measure, decide, report."""
     settings = _team(team)
-    if stage not in settings.stages:
-        raise CloudError(f"team {team} has no stage {stage!r} (stages: {', '.join(settings.stages)})")
+    _known(settings, stage)
     require_node()
     running = EmbeddedAws.find(DATA / "embedded")
     if running and port is not None and not running.endpoint.endswith(f":{port}"):
@@ -261,6 +268,34 @@ def _result(run: Run | None, decision: dict[str, object] | None) -> str:
 
 
 @app.command()
+def cost(team: TeamName, stage: Stage = "dev") -> None:
+    """Prices what a stage costs by the month while nothing trains, from its template."""
+    settings, platform = _team(team), load_platform(ROOT)
+    stack = settings.stack_id(_known(settings, stage).name)
+    with tempfile.TemporaryDirectory(prefix="rft-cost-") as folder:
+        assembly = Path(folder) / "cdk.out"
+        with _step(f"Synthesize {stack}"):
+            Cdk(ROOT, os.environ, Path(folder) / "cdk.log").synth({"team": team, "stage": stage}, assembly)
+        items = idle_month(json.loads((assembly / f"{stack}.template.json").read_text()), platform.prices)
+    table = Table("billed by the month", "count", "each", "together", box=None, header_style="bold")
+    currency = platform.prices.currency if platform.prices else ""
+    for item in items:
+        priced = [] if item.price is None else [f"{item.price:.2f}", f"{item.price * item.count:.2f}"]
+        table.add_row(item.type, str(item.count), *(priced or ["no price", "?"]))
+    total = sum((item.price or 0) * item.count for item in items)
+    table.add_row("in all", "", "", Text(f"{total:.2f} {currency}", "bold"))
+    out.print(table)
+    dated = f"prices of {platform.prices.date}" if platform.prices else "no prices in teams/platform.toml"
+    out.print(f"[dim]{dated}; what is stored and what is used come on top[/dim]", highlight=False)
+
+
+def _known(team: Team, stage: str) -> config.Stage:
+    if stage not in team.stages:
+        raise CloudError(f"team {team.name} has no stage {stage!r} (stages: {', '.join(team.stages)})")
+    return team.stages[stage]
+
+
+@app.command()
 def down() -> None:
     """Stops the embedded AWS and removes everything it wrote, except the reports."""
     running = EmbeddedAws.find(DATA / "embedded")
@@ -271,6 +306,86 @@ def down() -> None:
     out.print("The embedded AWS is down." if running or existed else "No embedded AWS was running.")
 
 
+@app.command()
+def score(
+    team: TeamName,
+    completions: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSONL of {"id" or "row": ..., "completion": ...}; without it, the rows\' own references.'
+        ),
+    ] = None,
+    row: Annotated[
+        list[str] | None, typer.Option(help="Only this row, by its number or its id; may be repeated.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show rows in full: those of --row, or the lowest ones.")
+    ] = False,
+    rows: Annotated[
+        Path | None, typer.Option(help="A dataset in place of the team's, as where that is in S3.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a line per sample to this file.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")] = None,
+) -> None:
+    """Scores a team's references, or completions from a file, with exactly the deployed code, offline.
+
+    It fails where a reference does not earn the maximum, and where the reward function is broken.
+    """
+    settings = _team(team)
+    scoring.require_judges(settings, os.environ)
+    dataset = scoring.dataset_rows(ROOT, settings, rows)
+    wanted = scoring.chosen(dataset, row or [])
+    columns = (TextColumn("Score"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+        if completions is None:
+            task = progress.add_task("", total=len(wanted))
+            scores = scoring.score_references(settings, wanted, lambda done: progress.advance(task, done))
+        else:
+            answered = scoring.completions(completions, dataset, wanted)
+            task = progress.add_task("", total=len(answered))
+            scores = scoring.score_completions(settings, answered, lambda done: progress.advance(task, done))
+    for path, write in ((csv, scoring.write_csv), (json_, scoring.write_json)):
+        if path is not None:
+            write(scores, path)
+    if explain:
+        out.print(scoring.explanation(scores, named=bool(row)), highlight=False)
+    else:
+        out.print(scoring.overview(scores, out.width), highlight=False)
+    if scores.mistaken:
+        raise typer.Exit(1)
+
+
+@app.command(name="import-grader")
+def import_grader(
+    file: Annotated[Path, typer.Argument(help="JSON with a grader, or with a job that has one.")],
+    judge: Annotated[str, typer.Option(help="The model that takes the place of OpenAI's.")] = JUDGE,
+    into: Annotated[
+        str | None, typer.Option(help="Write it into this team's team.toml.", metavar="TEAM")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the [reward] that is there.")] = False,
+) -> None:
+    """Turns a grader of OpenAI's reinforcement fine-tuning into a [reward] table."""
+    text = main_text(file, judge=judge)
+    if into is None:
+        sys.stdout.write(text)
+        return
+    if into not in team_names(ROOT):
+        # Raises, and says which teams there are.
+        _team(into)
+    path, name = ROOT / "teams" / into / "team.toml", f"teams/{into}/team.toml"
+    try:
+        path.write_bytes(placed(path.read_bytes(), text, name=name, force=force))
+    except OSError as error:
+        raise GraderError(f"{name} cannot be written: {error.strerror}") from error
+    out.print(Text(f"{name} has a new [reward]; the comment above it says what is left to do."))
+    try:
+        _team(into)
+    except SettingsError as error:
+        out.print(f"[yellow]Still to mend:[/yellow]\n{escape(str(error))}", highlight=False, soft_wrap=True)
+    else:
+        out.print(f"Look at it: [cyan]rft score {into}[/cyan]", highlight=False)
+
+
 @app.command(name="package")
 def package_(
     target: Annotated[Literal["aws", "embedded"], typer.Option(help="What the Lambdas will run on.")] = "aws",
@@ -278,6 +393,47 @@ def package_(
 ) -> None:
     """Builds the Lambda packages that synthesis takes from build/."""
     package(ROOT, target, team, report=lambda line: out.print(line, highlight=False, soft_wrap=True))
+
+
+@app.command()
+def execution_policy(
+    account: Annotated[str, typer.Option(help="The account's 12 digits.")],
+    region: Annotated[str, typer.Option(help="The region that is bootstrapped.")] = "us-east-1",
+    qualifier: Annotated[str, typer.Option(help="The bootstrap's qualifier.")] = "hnb659fds",
+) -> None:
+    """Writes what CloudFormation needs to deploy all stacks, to bootstrap with instead of administrator."""
+    platform = load_platform(ROOT)
+    if not re.fullmatch(r"[0-9]{12}", account):
+        raise CloudError(f"--account {account}: an account has 12 digits")
+    place = Place(account=account, region=region, qualifier=qualifier)
+    boundary = platform.permissions_boundary
+    if boundary and not boundary.startswith("arn:"):
+        boundary = f"arn:aws:iam::{account}:policy/{boundary}"
+    with tempfile.TemporaryDirectory(prefix="rft-policy-") as folder:
+        assembly = Path(folder) / "cdk.out"
+        with _step("Synthesize all stacks"):
+            Cdk(ROOT, os.environ, Path(folder) / "cdk.log").synth({}, assembly)
+        templates = [json.loads(path.read_text()) for path in assembly.glob("*.template.json")]
+    policies = execution_policies(templates, place, boundary=boundary)
+    target = ROOT / "build" / "execution-policy" / f"{account}-{region}"
+    target.mkdir(parents=True, exist_ok=True)
+    names = [f"rft-execution-{region}-{number}" for number in range(1, len(policies) + 1)]
+    for name, policy in zip(names, policies, strict=True):
+        path = target / f"{name}.json"
+        path.write_text(json.dumps(policy, indent=2) + "\n", encoding="utf-8")
+        document = f"file://{path.relative_to(ROOT)}"
+        out.print(
+            f"aws iam create-policy --policy-name {name} --policy-document {document}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    arns = ",".join(f"arn:aws:iam::{account}:policy/{name}" for name in names)
+    out.print(
+        f"npx cdk bootstrap aws://{account}/{region} --qualifier {qualifier}"
+        f" --cloudformation-execution-policies {arns}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -301,15 +457,20 @@ def main() -> None:
     except (
         SettingsError,
         CloudError,
+        DatasetError,
         DeliveryError,
         EmbeddedAwsError,
+        GraderError,
         PackagingError,
+        ScoringError,
         ToolchainError,
     ) as error:
-        err.print(f"[bold red]rft:[/bold red] {error}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]rft:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except (BotoCoreError, ClientError) as error:
-        err.print(f"[bold red]rft:[/bold red] AWS refused: {error}", highlight=False, soft_wrap=True)
+        err.print(
+            f"[bold red]rft:[/bold red] AWS refused: {escape(str(error))}", highlight=False, soft_wrap=True
+        )
         raise SystemExit(1) from None
     except BrokenPipeError:
         with suppress(OSError):

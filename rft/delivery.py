@@ -34,6 +34,15 @@ class Cdk:
         # --app '' : bootstrapping an account named in full needs no synthesis.
         self._run(["bootstrap", f"aws://{account}/{region}", "--app", ""], "bootstrap")
 
+    def synth(self, context: Mapping[str, str], output: Path) -> None:
+        """Synthesizes what the context asks for into a folder, without looking at any account.
+
+        Raises:
+            DeliveryError: Synthesis failed.
+        """
+        chosen = [word for key, value in context.items() for word in ("--context", f"{key}={value}")]
+        self._run(["synth", "--quiet", *chosen, "--output", str(output)], "synth")
+
     def deploy(
         self,
         stack: str,

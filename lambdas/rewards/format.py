@@ -56,6 +56,11 @@ class Format:
         for name in ("text_outside", "partial_credit"):
             if getattr(self, name) not in (True, False):
                 raise ValueError(f"{name} is true or false, not {getattr(self, name)!r}")
+        least_words: object = self.minimum_words
+        if not isinstance(least_words, Mapping):
+            raise TypeError(f"minimum_words is a table such as {{ think = 20 }}, not {least_words!r}")
+        if not isinstance(self.pattern, str):
+            raise TypeError(f"pattern is a text, not {self.pattern!r}")
         if self.pattern and (self.text_outside or self.minimum_words):
             raise ValueError("text_outside and minimum_words belong to tags; a pattern says both itself")
         for tag, least in self.minimum_words.items():

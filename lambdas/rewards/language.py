@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from lambdas.completion import message_text
 from lambdas.contract import Reward, Sample
 
 Script = Literal[
@@ -163,7 +164,7 @@ class Language:
     def _allowed(self, messages: tuple[Mapping[str, Any], ...]) -> frozenset[str]:
         if self.same_as_prompt:
             said = [message.get("content") for message in messages if message.get("role") == "user"]
-            found = _letters(self._counted(_text(said[-1]))) if said else Counter[str]()
+            found = _letters(self._counted(message_text(said[-1]))) if said else Counter[str]()
             allowed = {script for script, count in found.items() if count >= _SHARE_OF_PROMPT * found.total()}
             if allowed & {"Hiragana", "Katakana"}:
                 allowed |= _JAPANESE
@@ -192,10 +193,3 @@ def _script(character: str) -> str:
         return ""
     first = re.split("[ -]", unicodedata.name(character, ""))[0]
     return "" if first in _SHARED else _SCRIPTS.get(first, _OTHER)
-
-
-def _text(content: Any) -> str:
-    """Returns the text of a message: a string, or the texts of its parts."""
-    parts = content if isinstance(content, list) else [content]
-    texts = (part.get("text") if isinstance(part, Mapping) else part for part in parts)
-    return "\n".join(text for text in texts if isinstance(text, str))

@@ -6,21 +6,25 @@ equations, inequalities. It runs in a process of its own with hard limits on tim
 ``lambdas.algebra``), which the first row that needs it starts.
 
 Symbolic equality knows no difference between a result and the task it solves, so a few things that are equal
-earn nothing, or copying the task would: an equation that has to be solved first, arithmetic, integrals and
-sums left undone, an equation whose right side alone is the answer (``7 = 5``). The order matters: the
-reference says what is asked for. ``5`` answers ``x = 5``, an interval answers an inequality, and not the
-other way round.
+earn nothing, or copying the task would: a formula that stands in the task just so, an equation that has to be
+solved first, arithmetic, integrals and sums left undone, an equation whose right side alone is the answer
+(``7 = 5``). The order matters: the reference says what is asked for. ``5`` answers ``x = 5``, an interval
+answers an inequality, and not the other way round.
+
+A copy in other words (the task and ``+ 0``) is paid all the same. Where the form is what is asked for
+(expand, factor, simplify), watch for it, or compare the text with ``string_check``.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lambdas.answer import MOST_ANSWERS, Form, Place, at, quoted, reference_text
+from lambdas.completion import message_text
 from lambdas.contract import Reward, Sample, UnscorableError
 from lambdas.rewards.numeric_answer import NumericAnswer
 
@@ -69,6 +73,10 @@ _LOOKS = re.compile(
 _GROUPING = re.compile(r"(?<=\d)(?:\\[,!;: ]|[~\u00a0\u2007\u2009\u202f])(?=\d{3}(?!\d))")
 _TEXT = re.compile(r"\\(?:text|mathrm|mathbf|mathit|textbf|textit|textrm|mbox|operatorname)\s*\{([^{}]*)\}")
 _PART = re.compile(r"\\[A-Za-z]+|\\.|\d+|\S")
+# The same, with words in one piece, and what stands around a formula that is part of no larger one.
+_WORD = re.compile(r"\\[A-Za-z]+|\\.|[^\W\d_]+|\d+|\S")
+_BEFORE = {"", "$", r"\(", r"\[", ":", ";", ",", "=", "?"}
+_BEHIND = {"", "$", r"\)", r"\]", ":", ";", ",", "=", "?", "."}
 
 # Words that belong to formulas; any other of four letters, or of two in a text command, makes it prose.
 _FORMULA_WORDS = {
@@ -79,6 +87,9 @@ _FORMULA_WORDS = {
 _UNDONE = re.compile(r"\\(?:i*int|oint|sum|prod|lim|det|gcd|lcm|max|min)(?![A-Za-z])|\\frac\{d(?:\^\w)?\}\{d")
 # Not the base of a logarithm and its argument, as in \log_2 8.
 _SIDE_BY_SIDE = re.compile(r"(?<![_^\d.])\d[\d.]*\s+[\d.]")
+# A number to another base than ten, which computer algebra reads without its base.
+_BASE = re.compile(r"\d_")
+_INDEX = re.compile(r"_\s*\{[^{}]*\}")
 _EQUALS = re.compile(r"(?<![<>!:])=")
 _NAME = re.compile(r"(?:\\?[A-Za-z]|_\w|_\{\w+\}|'|\s)+(?:\([^()]*\)\s*)?")
 _BRACKETS = {"(": ")", "[": "]", r"\{": r"\}"}
@@ -90,7 +101,8 @@ class MathAnswer:
 
     A completion that declares several answers earns the reward only if every one of them is right. The cost
     is linear in the length of the completion, plus at most ``symbolic_seconds`` of processor time where
-    algebra is needed; an answer of more than 500 characters or 12 levels is no formula.
+    algebra is needed; an answer of more than 500 characters or 12 levels is no formula. Algebra has a process
+    of its own, of about 100 MB, and a comparison may take 256 MB more: ``memory_mb`` stays at 512 or above.
 
     Attributes:
         form: Where the answer stands. ``boxed``: in ``\boxed{}``. ``hashes``: after ``####``, to the end of
@@ -105,7 +117,7 @@ class MathAnswer:
         percent: What ``12%`` is: the ``fraction`` 0.12, or 12 percentage ``points``.
         units: Words and signs that may stand after an answer and say nothing: ``["cm", "cm^2", "°"]``.
         unevaluated: Whether arithmetic, integrals, sums and limits that are left undone count as what they
-            make: ``6 \cdot 12`` as 72. It also pays an answer that is copied from the task.
+            make: ``6 \cdot 12`` as 72. It also pays a formula that is copied from the task.
         symbolic_seconds: Processor seconds that algebra may take for one completion; an answer that takes
             longer is wrong, and the metric ``math_timeout`` is 1.
         reference_field: Path of the right answer in the reference answer; empty takes all of it, or its
@@ -125,6 +137,10 @@ class MathAnswer:
     reference_field: str = ""
 
     def __post_init__(self) -> None:
+        given: object = self.units
+        # A text is a list of letters to Python.
+        if not isinstance(given, (list, tuple)):
+            raise TypeError(f"units is a list of words or signs such as cm, not {given!r}")
         object.__setattr__(self, "units", tuple(self.units))
         for unit in self.units:
             if not isinstance(unit, str) or not unit.strip() or unit.strip()[0].isdigit():
@@ -154,14 +170,19 @@ class MathAnswer:
         if not expected.prose:
             answers = {key: text for key, text in answers.items() if key == expected.key or not _prose(text)}
         several = len(answers) > 1
-        verdict, symbolic = "different", False
+        verdict: Verdict = "different"
+        undecided: list[str] = []
         if answers and len(found) <= MOST_ANSWERS:
-            verdict, symbolic = self._compared(expected, answers)
+            verdict, undecided = self._compared(expected, answers)
+        right = verdict == "equal"
+        copied = right and not self.unevaluated and _stands_in(sample.messages, undecided)
         if not found:
             reason = self._place.absent
         elif not answers:
             reason = f"{quoted(found)} is no formula that can be read"
-        elif verdict == "equal":
+        elif copied:
+            reason = f"{quoted(found)} is {quoted([expected.text])}, but stands in the task just so"
+        elif right:
             reason = f"{quoted(found)} is {quoted([expected.text])}"
         elif several:
             reason = f"several answers, {quoted(found)}, and not every one is {quoted([expected.text])}"
@@ -172,30 +193,31 @@ class MathAnswer:
         if verdict == "unreadable":
             reason += ", which algebra cannot read: only the same text is right"
         return Reward(
-            float(verdict == "equal"),
+            float(right and not copied),
             metrics={
                 "answered": float(bool(answers)),
                 "several_answers": float(several),
-                "symbolic": float(symbolic),
+                "copied": float(copied),
+                "symbolic": float(bool(undecided)),
                 "math_timeout": float(verdict == "over"),
             },
             extracted=quoted(found) if found else None,
             reason=reason,
         )
 
-    def _compared(self, expected: _Expected, answers: Mapping[str, str]) -> tuple[Verdict, bool]:
-        """Returns whether every answer is right, and whether that took algebra."""
+    def _compared(self, expected: _Expected, answers: Mapping[str, str]) -> tuple[Verdict, list[str]]:
+        """Returns whether every answer is right, and the answers for which that took algebra."""
         undecided: list[str] = []
         for key, text in answers.items():
             right = self._decided(expected, key, text)
             if right is False:
-                return "different", False
+                return "different", []
             if right is None:
                 undecided.append(text)
         if len(undecided) > _MOST_FORMULAS:
-            return "different", False
+            return "different", []
         if not undecided:
-            return "equal", False
+            return "equal", []
         verdict = _algebra().compare(
             expected.text,
             undecided,
@@ -204,7 +226,7 @@ class MathAnswer:
             relative_tolerance=float(self.relative_tolerance),
             seconds=self.symbolic_seconds,
         )
-        return verdict, True
+        return verdict, undecided
 
     @functools.cached_property
     def _place(self) -> Place:
@@ -268,17 +290,7 @@ class MathAnswer:
         """Takes off what stands around a formula and only changes its looks; None for what cannot be one."""
         if len(text) > _LONGEST_ANSWER:
             return None
-        text = _GROUPING.sub("", text)
-        if not text.isascii():
-            text = re.sub(
-                "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", lambda power: f"^{{{power[0].translate(_SUPERSCRIPTS)}}}", text
-            ).translate(_TYPED)
-        text = _LOOKS.sub(" ", re.sub(r"\\boxed\s*\{([^{}]*)\}", r" \1 ", text))
-        text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text)
-        text = re.sub(r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}", text)
-        text = re.sub(
-            r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degrees?(?![A-Za-z])", r"^\\circ", text
-        )
+        text = _plain(text)
         before = None
         while text != before:
             before = text
@@ -289,6 +301,7 @@ class MathAnswer:
                 inner = text[len(opening) : -len(closing)]
                 if inner and text == opening + inner + closing and opening not in inner:
                     text = inner
+        text = re.sub(r"^\\frac\s*\{(\d+)\}\s*\{-(\d+)\}$", r"-\\frac{\1}{\2}", text)
         depth = deepest = 0
         for character in text:
             depth += (character in "{([") - (character in "})]")
@@ -305,12 +318,14 @@ class MathAnswer:
                 return right
             if not self.unevaluated:
                 return self._worth_number(expected, _EQUALS.split(text))
+        if _BASE.search(expected.text) or _BASE.search(text):
+            return False
         # Two numbers side by side are a slip or a list, but Math-Verify adds them.
         if _SIDE_BY_SIDE.search(text) and self._number("0", text) is None:
             return False
         if (
             not self.unevaluated
-            and _UNDONE.search(_EQUALS.split(text)[-1])
+            and _UNDONE.search(_EQUALS.split(_INDEX.sub("_", text))[-1])
             and not _UNDONE.search(expected.text)
         ):
             return False
@@ -356,6 +371,45 @@ def _algebra() -> Algebra:
     from lambdas.algebra import Algebra
 
     return Algebra()
+
+
+def _plain(text: str) -> str:
+    """Writes what people type as LaTeX, and LaTeX that looks or is typed differently in one way."""
+    text = _GROUPING.sub("", text)
+    if not text.isascii():
+        text = re.sub(
+            "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", lambda power: f"^{{{power[0].translate(_SUPERSCRIPTS)}}}", text
+        ).translate(_TYPED)
+    text = _LOOKS.sub(" ", re.sub(r"\\boxed\s*\{([^{}]*)\}", r" \1 ", text))
+    text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text)
+    text = re.sub(r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}", text)
+    text = re.sub(r"\\varnothing(?![A-Za-z])", r"\\emptyset", text)
+    text = re.sub(r"([_^])\{(\w)\}(?!\s*\w)", r"\1\2", text)
+    text = re.sub(r"(?<=\d)_(?:\{\s*(\d+)\s*\}|(\d+))", r"_{\1\2}", text)
+    return re.sub(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degrees?(?![A-Za-z])", r"^\\circ", text)
+
+
+def _stands_in(messages: Sequence[Mapping[str, Any]], formulas: Sequence[str]) -> bool:
+    """Tells whether one of the formulas is a whole formula of the task, written the same way."""
+    if not formulas:
+        return False
+    task = "\n".join(message_text(message.get("content")) for message in messages)
+    words = "\n".join(["", *_WORD.findall(_plain(task)), ""])
+    for formula in formulas:
+        wanted = "\n".join(["", *_WORD.findall(formula), ""])
+        start = words.find(wanted)
+        while start >= 0:
+            end = start + len(wanted)
+            before = words[words.rfind("\n", 0, start) + 1 : start]
+            behind = words[end : words.find("\n", end)]
+            if _ends(before, _BEFORE) and _ends(behind, _BEHIND):
+                return True
+            start = words.find(wanted, start + 1)
+    return False
+
+
+def _ends(word: str, marks: set[str]) -> bool:
+    return word in marks or (len(word) > 1 and word.isalpha())
 
 
 def _key(text: str) -> str:

@@ -71,6 +71,10 @@ class ReasoningSteps:
     connectives: tuple[str, ...] = _CONNECTIVES
 
     def __post_init__(self) -> None:
+        given: object = self.connectives
+        # A text is a list of letters to Python.
+        if not isinstance(given, (list, tuple)):
+            raise TypeError(f"connectives is a list of words, not {given!r}")
         object.__setattr__(self, "connectives", tuple(self.connectives))
         for name in ("target", "minimum_words"):
             value = getattr(self, name)

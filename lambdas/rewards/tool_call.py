@@ -54,8 +54,8 @@ class ToolCall:
     A reference is one call, ``{name, arguments}``, or a list of them under ``tool_calls``, in OpenAI's shape;
     arguments are an object, or an object as text. All of it may be text, too. Where the list is empty, no
     call is expected, and any text without a call earns everything. A call that cannot be read is one too
-    many. A completion of more than 64 calls earns nothing, and a reference has at most 32; so the cost is linear in
-    the completion, plus at most 64 times the size of the reference.
+    many. A completion of more than 64 calls earns nothing, and a reference has at most 32; so the cost is
+    linear in the completion, plus at most 64 times the size of the reference.
 
     Attributes:
         form: Where calls stand. ``messages``: in the ``tool_calls`` of the message. ``tag``: as JSON in
@@ -88,6 +88,9 @@ class ToolCall:
     reference_field: str = ""
 
     def __post_init__(self) -> None:
+        ignored: object = self.ignored_arguments
+        if not isinstance(ignored, (list, tuple)) or not all(isinstance(name, str) for name in ignored):
+            raise ValueError(f"ignored_arguments is a list of names, not {ignored!r}")
         object.__setattr__(self, "ignored_arguments", tuple(self.ignored_arguments))
         for name, allowed in (("form", get_args(Form)), ("strings", get_args(Strings))):
             if getattr(self, name) not in allowed:

@@ -8,14 +8,17 @@ What stays different from AWS, and is not worth a change: functions run on the i
 on this machine's processor, with its packages in reach and without limits of memory or /tmp; templates and
 state machine definitions are hardly checked (cfn-lint does that); a state machine's own TimeoutSeconds is
 not kept; log groups of state machines stay empty; what a service does by itself is not asked of key
-policies; MetricFilter makes no metric.
+policies; MetricFilter makes no metric; an alarm looks at one period, however many it asks for.
 """
 
 import asyncio
+import contextlib
 import contextvars
 import json
+import operator
 import secrets
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import botocore.session
@@ -25,7 +28,16 @@ from ministack import app
 from ministack.core import iam_actions, iam_evaluator, lambda_runtime
 from ministack.core.responses import get_account_id, get_region
 from ministack.core.router import extract_access_key_id
-from ministack.services import budgets, eventbridge, lambda_svc, s3, sns, tagging
+from ministack.services import (
+    budgets,
+    cloudwatch,
+    eventbridge,
+    lambda_svc,
+    s3,
+    sns,
+    stepfunctions,
+    tagging,
+)
 from ministack.services.cloudformation import provisioners
 
 from rft.embedded import workflows
@@ -53,6 +65,9 @@ def install(*, clients: Clients, calls: Calls, bedrock: BedrockHandler) -> None:
     budget_resources()
     event_targets()
     service_events()
+    alarms()
+    embedded_metrics()
+    workflow_metrics()
     answer_bedrock(bedrock)
     workflows.roles()
     workflows.tasks(clients)
@@ -392,6 +407,97 @@ def service_events() -> None:
         return stock(data, allow_aws_source=allow_aws_source or calling_service.get() is not None)
 
     eventbridge._put_events = put
+
+
+# --- CloudWatch ---------------------------------------------------------------------------------
+
+
+def alarms() -> None:
+    """Looks at an alarm whenever its metric is measured, and only at what has its dimensions.
+
+    Gaps: the emulator looks at alarms when one is described or a metric is put by hand, not when a service
+    measures one; and it takes a metric of that name for the alarm's, whatever its dimensions.
+    """
+    stock = cloudwatch.record_metric
+
+    def record(namespace: str, metric_name: str, *arguments: Any, **named: Any) -> None:
+        stock(namespace, metric_name, *arguments, **named)
+        for alarm in list(cloudwatch._alarms.values()):
+            if (alarm.get("Namespace"), alarm.get("MetricName")) == (namespace, metric_name):
+                _evaluate(alarm)
+
+    cloudwatch.record_metric, cloudwatch._evaluate_alarm = record, _evaluate
+
+
+_BREACHES = {
+    "GreaterThanOrEqualToThreshold": operator.ge,
+    "GreaterThanThreshold": operator.gt,
+    "LessThanOrEqualToThreshold": operator.le,
+    "LessThanThreshold": operator.lt,
+}
+
+
+def _evaluate(alarm: dict[str, Any]) -> None:
+    """Looks at what the alarm's metric was in its last period, and tells when that is news."""
+    dimensions = {each["Name"]: each["Value"] for each in alarm.get("Dimensions") or ()}
+    key = (alarm.get("Namespace"), alarm.get("MetricName"), cloudwatch._dims_key(dimensions))
+    since = time.time() - alarm.get("Period", 60)
+    points = [point for point in list(cloudwatch._metrics.get(key) or ()) if point["Timestamp"] >= since]
+    if not points:
+        return
+    statistic = alarm.get("ExtendedStatistic") or alarm.get("Statistic", "Average")
+    value = cloudwatch._stat_value(cloudwatch._calc_stats(points), statistic, points)
+    breaches = _BREACHES[alarm["ComparisonOperator"]](value, alarm["Threshold"])
+    before, after = alarm["StateValue"], "ALARM" if breaches else "OK"
+    if before != after:
+        reason = f"Threshold Crossed: {statistic} {value} in one period, threshold {alarm['Threshold']}"
+        alarm |= {"StateValue": after, "StateReason": reason, "StateUpdatedTimestamp": int(time.time())}
+        cloudwatch._record_history(alarm["AlarmName"], before, after, reason)
+        cloudwatch._dispatch_alarm_actions(alarm, before, after, reason)
+
+
+def embedded_metrics() -> None:
+    """Makes metrics of what a function prints in the embedded metric format.
+
+    Gap: for the emulator such a line is a line of a log like any other.
+    """
+    stock = lambda_svc._emit_lambda_logs
+
+    def write(function: Any, request_id: str, log_text: str, *arguments: Any, **named: Any) -> None:
+        stock(function, request_id, log_text, *arguments, **named)
+        for line in _metric_lines(log_text):
+            for directive in line["_aws"]["CloudWatchMetrics"]:
+                for names in directive["Dimensions"]:
+                    dimensions = {name: line[name] for name in names}
+                    for metric in directive["Metrics"]:
+                        name, unit = metric["Name"], metric.get("Unit", "None")
+                        cloudwatch.record_metric(directive["Namespace"], name, line[name], unit, dimensions)
+
+    lambda_svc._emit_lambda_logs = write
+
+
+def _metric_lines(log_text: str) -> Iterator[dict[str, Any]]:
+    for text in log_text.splitlines():
+        if '"_aws"' in text:
+            with contextlib.suppress(ValueError):
+                yield json.loads(text)
+
+
+def workflow_metrics() -> None:
+    """Counts how executions end, as Step Functions does.
+
+    Gap: the emulator has no metrics of the namespace AWS/States.
+    """
+    stock = stepfunctions._emit_execution_status_event
+    counted = {"SUCCEEDED": "Succeeded", "FAILED": "Failed", "TIMED_OUT": "TimedOut", "ABORTED": "Aborted"}
+
+    def emit(execution: Mapping[str, Any]) -> None:
+        stock(execution)
+        if end := counted.get(execution["status"]):
+            dimensions = {"StateMachineArn": execution["stateMachineArn"]}
+            cloudwatch.record_metric("AWS/States", f"Executions{end}", 1, "Count", dimensions)
+
+    stepfunctions._emit_execution_status_event = emit
 
 
 # --- Bedrock ------------------------------------------------------------------------------------

@@ -147,7 +147,9 @@ def _stop_with_parent(stop: Callable[[], object]) -> None:
     """Calls stop when standard input closes: a pipe whose other end only the parent holds."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # Not through sys.stdin: a thread in the middle of that crashes an interpreter that ends.
+        while os.read(0, 1024):
+            pass
         stop()
 
     threading.Thread(target=wait, daemon=True).start()

@@ -191,13 +191,13 @@ def test_another_version_of_the_emulator_is_refused(tmp_path: Path, monkeypatch:
         EmbeddedAws(tmp_path).start()
 
 
-def test_a_child_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Where the record belongs is something the child cannot write to.
-    monkeypatch.setattr("rft.embedded.aws._PROJECT", tmp_path)
-    with pytest.raises(
-        EmbeddedAwsError, match=r"(?s)ended while it started:.*No module named.*All of its log"
-    ):
-        EmbeddedAws(tmp_path / "data").start()
+def test_a_child_that_cannot_start_says_why(tmp_path: Path) -> None:
+    # Where the child says that it is there is a place that it cannot write to.
+    (tmp_path / "embedded.json").symlink_to(tmp_path / "nowhere" / "embedded.json")
+    ends = r"(?s)ended while it started:.*FileNotFoundError: .*embedded\.json'\nAll of its log"
+    with pytest.raises(EmbeddedAwsError, match=ends):
+        EmbeddedAws(tmp_path).start()
+    assert processes(tmp_path) == []
 
 
 def test_its_environment_hides_every_real_account(tmp_path: Path) -> None:

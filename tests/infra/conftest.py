@@ -57,6 +57,7 @@ VARIANTS = {
     # Two of them, equal but for the name: what a bill is filtered by must not be in the template.
     "thrifty": lambda text: text + BUDGET,
     "sparing": lambda text: text + BUDGET,
+    "watched": lambda text: re.sub(r"(?m)^(retention = .*)$", r"\1\ndashboard = true", text),
     # The same but for one setting that says how the reward function runs.
     "patient": lambda text: text.replace("[reward]\n", "[reward]\ntimeout_seconds = 120\nmemory_mb = 1024\n"),
 }

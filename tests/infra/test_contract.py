@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from infra.config import load_teams
-from tests.infra.conftest import ACCOUNT, KEY_ARN, REGION, Assembly, synthesize
+from tests.infra.conftest import ACCOUNT, KEY_ARN, REGION, REPOSITORY, Assembly, synthesize
 
 # Renaming one of these makes CloudFormation delete the old resource and all it holds.
 STATEFUL = {
@@ -217,6 +217,19 @@ def test_buckets_are_closed_encrypted_and_watched(assembly: Assembly) -> None:
             assert {"NumericLessThan": {"s3:TlsVersion": 1.2}} in denied
 
 
+ALARMS_OF_THE_STACK = {
+    "StringEquals": {"aws:SourceAccount": ACCOUNT},
+    "ArnLike": {
+        "aws:SourceArn": {
+            "Fn::Join": [
+                "",
+                [f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:", {"Ref": "AWS::StackName"}, "-*"],
+            ]
+        }
+    },
+}
+
+
 def test_everything_else_that_keeps_data_is_under_the_same_key(assembly: Assembly) -> None:
     for stack in every_stack(assembly):
         template = assembly.template(stack)
@@ -229,18 +242,21 @@ def test_everything_else_that_keeps_data_is_under_the_same_key(assembly: Assembl
         (topic,) = resources(template, "AWS::SNS::Topic").values()
         assert topic["Properties"]["KmsMasterKeyId"] == key
         (policy,) = resources(template, "AWS::SNS::TopicPolicy").values()
-        statement, *budgets = policy["Properties"]["PolicyDocument"]["Statement"]
+        transport, alarms, *budgets = policy["Properties"]["PolicyDocument"]["Statement"]
         assert bool(budgets) is ("-thrifty-" in stack or "-sparing-" in stack)
-        assert (statement["Effect"], statement["Condition"]) == (
+        assert alarms["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+        assert (alarms["Effect"], alarms["Action"]) == ("Allow", "sns:Publish")
+        assert alarms["Condition"] == ALARMS_OF_THE_STACK
+        assert (transport["Effect"], transport["Condition"]) == (
             "Deny",
             {"Bool": {"aws:SecureTransport": "false"}},
         )
 
 
-def test_key_rotates_and_serves_the_logs_of_this_stack_only(assembly: Assembly) -> None:
+def test_key_rotates_and_serves_the_logs_and_alarms_of_this_stack_only(assembly: Assembly) -> None:
     key = assembly.template("rft-quotes-dev")["Resources"]["Key961B73FD"]["Properties"]
     assert key["EnableKeyRotation"] is True
-    account, logs = key["KeyPolicy"]["Statement"]
+    account, logs, alarms = key["KeyPolicy"]["Statement"]
     assert account["Principal"] == {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}
     assert logs["Principal"] == {"Service": f"logs.{REGION}.amazonaws.com"}
     groups = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:"
@@ -252,6 +268,9 @@ def test_key_rotates_and_serves_the_logs_of_this_stack_only(assembly: Assembly) 
             ]
         }
     }
+    assert alarms["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+    assert alarms["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+    assert alarms["Condition"] == ALARMS_OF_THE_STACK
     # CloudFormation begins the names of log groups with the stack's; ours has to do the same.
     group = assembly.template("rft-quotes-dev")["Resources"]["TrainingStateMachineLogGroup7448D6CE"]
     assert group["Properties"]["LogGroupName"]["Fn::Join"][1][:3] == [
@@ -517,3 +536,47 @@ def test_events_that_a_function_cannot_handle_are_told(assembly: Assembly) -> No
     }
     topic = {"Ref": "NotificationsTopicAE679CBD"}
     assert configured == {"RunStarterFunctionAD9141CF": topic, "StepsCleanUp9053C88A": topic}
+
+
+def test_alarms_tell_the_topic_and_point_to_a_page(assembly: Assembly) -> None:
+    page = (REPOSITORY / "docs" / "operations.md").read_text()
+    for stack in every_stack(assembly):
+        template = assembly.template(stack)
+        topic = {"Ref": "NotificationsTopicAE679CBD"}
+        alarms = resources(template, "AWS::CloudWatch::Alarm")
+        assert len(alarms) == 5
+        for alarm in alarms.values():
+            properties = alarm["Properties"]
+            assert properties["AlarmActions"] == [topic]
+            assert properties["TreatMissingData"] == "notBreaching"
+            anchor = properties["AlarmDescription"].rpartition("#")[2]
+            assert re.search(rf"(?im)^### {anchor}$", page), f"docs/operations.md says nothing of {anchor}"
+
+
+def test_a_dashboard_is_there_where_a_stage_asks_for_it(assembly: Assembly) -> None:
+    have = {
+        stack
+        for stack in every_stack(assembly)
+        if any(
+            each["Type"] == "AWS::CloudWatch::Dashboard"
+            for each in assembly.template(stack)["Resources"].values()
+        )
+    }
+    assert have == {"rft-watched-dev", "rft-watched-prod"}
+    (board,) = resources(assembly.template("rft-watched-dev"), "AWS::CloudWatch::Dashboard").values()
+    body = "".join(
+        part if isinstance(part, str) else f"<{part['Ref'] if 'Ref' in part else part['Fn::GetAtt'][0]}>"
+        for part in board["Properties"]["DashboardBody"]["Fn::Join"][1]
+    )
+    shown = json.dumps(json.loads(body))
+    for metric in (
+        "reward_mean",
+        "reward_std",
+        "zero_share",
+        "unscorable_share",
+        "error_share",
+        "component_",
+    ):
+        assert metric in shown
+    for metric in ("Duration", "Errors", "Throttles", "ExecutionsFailed"):
+        assert metric in shown

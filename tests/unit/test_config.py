@@ -655,7 +655,7 @@ PLATFORM_MISTAKES = {
         "requried_tags",
         [
             'teams/platform.toml:1: requried_tags = ["cost-center"]: unknown key (did you mean required_tags?); '
-            "allowed: defaults, judges, limits, models, permissions_boundary, prices, required_tags, tags"
+            "allowed: defaults, judges, limits, models, permissions_boundary, prices, required_tags, runbook, tags"
         ],
     ),
     "default above its limit": (

@@ -25,6 +25,7 @@ from lambdas.contract import (
     reward_handler,
     score_samples,
 )
+from tests.unit.events import items, json_values
 
 PROMPT = {"role": "user", "content": "What is 6 times 12?"}
 
@@ -417,6 +418,7 @@ def test_the_metric_line_says_what_the_response_says(capsys):
     assert line["reward_std"] == pytest.approx(math.sqrt(sum((score - mean) ** 2 for score in scores) / 4))
     assert (line["zero_share"], line["unscorable_share"], line["error_share"]) == (0.5, 0.25, 0.25)
     assert line["completion_length"] == (2 + 2 + 5 + 2) / 4
+    assert 0 < line["seconds_per_sample"] <= line["seconds"]
     (directive,) = line["_aws"]["CloudWatchMetrics"]
     assert (directive["Namespace"], directive["Dimensions"]) == ("RFT", [["Environment"]])
     for metric in directive["Metrics"]:
@@ -474,39 +476,6 @@ def test_huge_numbers_cannot_break_the_summary(capsys):
         [item(n) for n in "abcd"], None
     )
     assert json.loads(capsys.readouterr().out)["reward_mean"] == 9e99
-
-
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(st.characters(codec=None, exclude_categories=()), max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=12,
-)
-contents = (
-    json_values | st.just("72") | st.lists(st.fixed_dictionaries({"text": st.text(max_size=9)}), max_size=3)
-)
-items = json_values | st.fixed_dictionaries(
-    {},
-    optional={
-        "id": st.text(max_size=5) | json_values,
-        "task_id": json_values,
-        "messages": json_values
-        | st.lists(
-            st.fixed_dictionaries(
-                {
-                    "role": st.sampled_from(["user", "assistant", "nova_assistant"]) | json_values,
-                    "content": contents,
-                }
-            ),
-            max_size=3,
-        ),
-        "reference_answer": json_values,
-        "metadata": json_values | st.fixed_dictionaries({"reference_answer": json_values}),
-    },
-)
 
 
 def tolerant(sample):

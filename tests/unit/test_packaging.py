@@ -90,18 +90,23 @@ def change_a_step(root: Path) -> None:
     step.write_text(step.read_text() + "\n# changed\n")
 
 
-def add_own_team(root: Path, reward: str) -> Path:
-    folder = root / "teams" / "own"
+def add_team(root: Path, name: str, function: str) -> Path:
+    folder = root / "teams" / name
     (folder / "data").mkdir(parents=True)
-    for name in ("train.jsonl", "evaluation.jsonl"):
-        shutil.copy(root / "teams" / "quotes" / "data" / name, folder / "data" / name)
+    for rows in ("train.jsonl", "evaluation.jsonl"):
+        shutil.copy(root / "teams" / "quotes" / "data" / rows, folder / "data" / rows)
     settings = (root / "teams" / "quotes" / "team.toml").read_text()
-    own = '[reward.components.mine]\nfunction = "reward.py"\n\n'
+    component = f'[reward.components.mine]\nfunction = "{function}"\n\n'
     settings, replaced = re.subn(
-        r"^\[reward\.components\.\w+\]\n(?:[^\[].*\n|\n)*", own, settings, flags=re.MULTILINE
+        r"^\[reward\.components\.\w+\]\n(?:[^\[].*\n|\n)*", component, settings, flags=re.MULTILINE
     )
     assert replaced
     (folder / "team.toml").write_text(settings)
+    return folder
+
+
+def add_own_team(root: Path, reward: str) -> Path:
+    folder = add_team(root, "own", "reward.py")
     (folder / "reward.py").write_text(textwrap.dedent(reward))
     return folder
 
@@ -147,6 +152,40 @@ def test_a_reward_package_scores_with_nothing_but_the_standard_library(source: P
         "right": 1.0,
         "wrong": 0.0,
     }
+
+
+def test_a_package_with_algebra_brings_the_process_that_does_it(project: Path, built: Path) -> None:
+    add_team(project, "algebra", "math_answer")
+    # The workflow is packaged along with every team; what it needs is installed already.
+    shutil.copytree(built / ".cache", project / "build" / ".cache")
+    package(project, "aws", ["algebra"], report=lambda _line: None)
+    folder = project / "build" / "aws" / "algebra" / "reward"
+    inside = files(folder)
+    ours = {"lambdas/rewards/math_answer.py", "lambdas/algebra.py", "lambdas/equivalence.py"}
+    assert ours | {"math_verify/grader.py", "sympy/__init__.py"} <= inside
+    # A sixth of what Lambda takes: it is unpacked at every cold start.
+    assert sum((folder / path).stat().st_size for path in inside) < packaging.LARGEST_BYTES / 6
+    # Nothing in it is compiled, so that what is built for Lambda runs here as well.
+    assert not any(path.endswith(".so") for path in inside)
+    messages = [{"role": "assistant", "content": r"\boxed{\sqrt{8}}"}]
+    event = [
+        {"id": "right", "messages": messages, "reference_answer": r"2\sqrt{2}"},
+        {"id": "wrong", "messages": messages, "reference_answer": r"2\sqrt{3}"},
+    ]
+    printed = alone(
+        folder,
+        f"""
+        import importlib.util, json, os
+        os.environ["STACK"] = "rft-algebra-dev"
+        from lambdas.reward_function import handler
+        results = handler(json.loads({json.dumps(event)!r}), None)
+        print("RESULT", json.dumps([result["aggregate_reward_score"] for result in results]))
+        # The child looks where this process does, and in what is installed on this machine after that.
+        for library in ("sympy", "mpmath", "math_verify", "latex2sympy2_extended", "antlr4"):
+            assert importlib.util.find_spec(library).origin.startswith({str(folder)!r}), library
+        """,
+    )
+    assert json.loads(printed.split("RESULT ")[1].splitlines()[0]) == [1.0, 0.0]
 
 
 def test_the_settings_in_a_reward_package_are_sorted_and_the_teams_own(built: Path) -> None:

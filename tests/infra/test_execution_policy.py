@@ -1,0 +1,131 @@
+"""The policy that CloudFormation deploys with: enough for every template, and nothing beyond our stacks."""
+
+import fnmatch
+from typing import Any
+
+import pytest
+
+from rft.execution_policy import LARGEST_POLICY, Place, arns, execution_policies, permissions_of, size
+from tests.infra.conftest import ACCOUNT, REGION, Assembly
+
+PLACE = Place(account=ACCOUNT, region=REGION)
+BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/developer-boundary"
+OURS = {"aws:RequestTag/team": "quotes", "aws:ResourceTag/team": "quotes"}
+IAM = f"arn:aws:iam::{ACCOUNT}"
+
+
+def allows(policies: list[dict[str, Any]], action: str, resource: str, **context: str) -> bool:
+    """Whether any statement allows the action on the resource; knows the conditions these policies use."""
+    return any(
+        action in statement["Action"]
+        and any(fnmatch.fnmatchcase(resource, each) for each in statement["Resource"])
+        and holds(statement.get("Condition", {}), context)
+        for policy in policies
+        for statement in policy["Statement"]
+    )
+
+
+def holds(conditions: dict[str, dict[str, str]], context: dict[str, str]) -> bool:
+    for operator, pairs in conditions.items():
+        for key, value in pairs.items():
+            match operator:
+                case "Null":
+                    if (key in context) == (value == "true"):
+                        return False
+                case "StringEquals":
+                    if context.get(key) != value:
+                        return False
+                case _:
+                    raise AssertionError(f"a condition this test does not know: {operator}")
+    return True
+
+
+@pytest.fixture(scope="module")
+def templates(assembly: Assembly) -> list[dict[str, Any]]:
+    return [assembly.template(stack) for stack in assembly.stacks]
+
+
+@pytest.fixture(scope="module")
+def policies(templates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return execution_policies(templates, PLACE, boundary=None)
+
+
+def test_every_resource_of_every_template_can_be_kept(
+    templates: list[dict[str, Any]], policies: list[dict[str, Any]]
+) -> None:
+    missing = {
+        (action, arn)
+        for template in templates
+        for name, resource in template["Resources"].items()
+        if not resource["Type"].startswith(("Custom::", "AWS::CDK::"))
+        for arn in (each.replace("*", "x1") for each in arns(resource["Type"], [name], PLACE))
+        for action in permissions_of(resource["Type"]) - {"iam:PassRole"}
+        if not allows(policies, action, arn, **OURS)
+    }
+    assert missing == set()
+    assert allows(policies, "iam:PassRole", f"{IAM}:role/rft-quotes-dev-TrainRole")
+    assert allows(
+        policies, "lambda:InvokeFunction", f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:rft-a-dev-F"
+    )
+    assets = f"arn:aws:s3:::cdk-hnb659fds-assets-{ACCOUNT}-{REGION}/0123.zip"
+    assert allows(policies, "s3:GetObject", assets)
+
+
+@pytest.mark.parametrize(
+    ("action", "resource"),
+    [
+        ("iam:PassRole", f"{IAM}:role/Admin"),
+        ("iam:CreateRole", f"{IAM}:role/Admin"),
+        ("iam:PutRolePolicy", f"{IAM}:role/cdk-hnb659fds-deploy-role-{ACCOUNT}-{REGION}"),
+        ("iam:PutUserPolicy", f"{IAM}:user/rft-someone"),
+        ("iam:AttachRolePolicy", "arn:aws:iam::999999999999:role/rft-quotes-dev-Role"),
+        ("s3:DeleteBucket", "arn:aws:s3:::payroll"),
+        ("s3:PutBucketPolicy", f"arn:aws:s3:::cdk-hnb659fds-assets-{ACCOUNT}-{REGION}"),
+        ("s3:GetObject", "arn:aws:s3:::payroll/2026.csv"),
+        ("s3:GetObject", "arn:aws:s3:::rft-quotes-dev-datasets/datasets/1/train.jsonl"),
+        ("kms:PutKeyPolicy", f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234"),
+        ("kms:CreateKey", "*"),
+        ("lambda:UpdateFunctionCode", f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:payments"),
+    ],
+)
+def test_nothing_beyond_our_stacks_can_be_touched(
+    policies: list[dict[str, Any]], action: str, resource: str
+) -> None:
+    assert not allows(policies, action, resource)
+
+
+def test_every_action_is_named_and_iam_s3_and_kms_are_never_everything(
+    policies: list[dict[str, Any]],
+) -> None:
+    for policy in policies:
+        assert size(policy) <= LARGEST_POLICY
+        for statement in policy["Statement"]:
+            assert statement["Effect"] == "Allow"
+            assert not any("*" in action for action in statement["Action"])
+            if any(action.startswith(("iam:", "s3:", "kms:")) for action in statement["Action"]):
+                assert "*" not in statement["Resource"] or statement["Action"] == ["kms:CreateKey"]
+
+
+def test_budgets_belong_to_no_region(policies: list[dict[str, Any]]) -> None:
+    assert allows(policies, "budgets:ModifyBudget", f"arn:aws:budgets::{ACCOUNT}:budget/BudgetAlerts-x1")
+
+
+def test_a_policy_larger_than_iam_allows_is_split(policies: list[dict[str, Any]]) -> None:
+    assert len(policies) > 1
+    assert len(policies) <= 10
+
+
+def test_with_a_boundary_no_role_is_made_without_it(templates: list[dict[str, Any]]) -> None:
+    bounded = execution_policies(templates, PLACE, boundary=BOUNDARY)
+    role = f"{IAM}:role/rft-quotes-dev-Role"
+    for action in ("iam:CreateRole", "iam:PutRolePolicy"):
+        assert not allows(bounded, action, role)
+        assert not allows(bounded, action, role, **{"iam:PermissionsBoundary": f"{BOUNDARY}-other"})
+        assert allows(bounded, action, role, **{"iam:PermissionsBoundary": BOUNDARY})
+    assert not allows(bounded, "iam:DeleteRolePermissionsBoundary", role)
+
+
+def test_fails_when_a_type_is_unknown() -> None:
+    template = {"Resources": {"X": {"Type": "AWS::Bedrock::CustomModel"}}}
+    with pytest.raises(ValueError, match="know no type AWS::Bedrock::CustomModel"):
+        execution_policies([template], PLACE, boundary=None)
