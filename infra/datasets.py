@@ -94,7 +94,10 @@ class Datasets(Construct):
 
 
 class Artifacts(Construct):
-    """The S3 home of everything a run makes, below `runs/<run>/`, and of the champion's `history/`."""
+    """The S3 home of everything a run makes, below `runs/<run>/`.
+
+    The champion's `history/`, the lock of the environment and the ledger of its costs lie beside.
+    """
 
     def __init__(
         self, scope: Construct, construct_id: str, *, key: TeamKey, access_logs: AccessLogs, lasting: bool
@@ -131,6 +134,19 @@ class Artifacts(Construct):
     def write_history(self) -> Permission:
         """Lets its holder add to the history; the bucket keeps what is written over."""
         return self._history("s3:PutObject")
+
+    def use_lock(self) -> Permission:
+        """Lets its holder take and give back the lock of the environment."""
+        return allow("s3:GetObject", "s3:PutObject", on=[self.bucket.arn_for_objects("lock.json")])
+
+    def use_ledger(self) -> Permission:
+        """Lets its holder read and write what runs were estimated at."""
+        return allow(
+            "s3:GetObject",
+            "s3:PutObject",
+            on=[self.bucket.arn_for_objects("ledger/*")],
+            because="Entries are named by the month and by the run.",
+        )
 
     def list_objects(self) -> Permission:
         """Lets its holder list the bucket; without it a missing object reads as forbidden."""

@@ -58,6 +58,7 @@ _RETRY_LAMBDA = _retry(
     "ConnectionClosedError",
     "EndpointConnectionError",
     "InternalServerException",
+    "LockContestedError",
     "ModelErrorException",
     "ModelNotReadyException",
     "ModelTimeoutException",
@@ -130,7 +131,27 @@ def _failed_at(name: str) -> State:
     return {"step": name, "error": "{% $states.errorOutput %}"}
 
 
-def _measure(subject: str, model_id: str, then: str) -> State:
+def _lock(*, take: bool, **fields: Any) -> State:
+    payload = {
+        "run": f"{{% {_RUN}.run %}}",
+        "execution": "{% $states.context.Execution.Id %}",
+        "take": take,
+        # After that nobody can hold it any more.
+        "seconds": _LONGEST,
+    }
+    return _function("Lock", payload, seconds=_MINUTE, **fields)
+
+
+# The base model answers the first prompts as often as training would have it: "Check signal" looks at those.
+_SAMPLES_OF_BASE = (
+    f"{{% $states.context.Map.Item.Index < {_RUN}.gates.signal.prompts"
+    f" ? $max([{_RUN}.measurement.samples_per_prompt, {_RUN}.training.trainingSamplePerPrompt])"
+    f" : {_RUN}.measurement.samples_per_prompt %}}"
+)
+_SAMPLES = f"{{% {_RUN}.measurement.samples_per_prompt %}}"
+
+
+def _measure(subject: str, model_id: str, then: str, *, samples: str = _SAMPLES) -> State:
     """Samples a model on every held-out prompt and scores it, many prompts at a time."""
     return {
         "Type": "Map",
@@ -150,6 +171,7 @@ def _measure(subject: str, model_id: str, then: str) -> State:
             "model_id": model_id,
             "reward_version": f"{{% {_RUN}.reward_version %}}",
             "measurement": f"{{% {_RUN}.measurement %}}",
+            "samples": samples,
             "max_tokens": f"{{% {_RUN}.training.inferenceMaxTokens %}}",
             "reasoning_effort": f"{{% {_RUN}.training.reasoningEffort %}}",
             "item": "{% $states.context.Map.Item.Value %}",
@@ -192,7 +214,41 @@ _STATES: dict[str, State] = {
         Next="Reward withstood?",
     ),
     "Reward withstood?": _verdict("Rehearse reward", "Measure base model"),
-    "Measure base model": _measure("base", "${BaseModelForInference}", "Read tags"),
+    "Measure base model": _measure(
+        "base", "${BaseModelForInference}", "Check signal", samples=_SAMPLES_OF_BASE
+    ),
+    "Check signal": _function(
+        "Signal",
+        {
+            "run": f"{{% {_RUN}.run %}}",
+            "gates": f"{{% {_RUN}.gates %}}",
+            "training": f"{{% {_RUN}.training %}}",
+            "measurement": f"{{% {_RUN}.measurement %}}",
+        },
+        seconds=5 * _MINUTE,
+        Output="{% $states.result.Payload %}",
+        Next="Signal found?",
+    ),
+    "Signal found?": _verdict("Check signal", "Take lock"),
+    # Before the estimate: of two runs that ask what is left of the budget, both would be told the same.
+    "Take lock": _lock(take=True, Output="{% $states.result.Payload %}", Next="Lock taken?"),
+    "Lock taken?": _verdict("Take lock", "Estimate cost"),
+    "Estimate cost": _function(
+        "Estimate",
+        {
+            "run": f"{{% {_RUN}.run %}}",
+            "base_model": f"{{% {_RUN}.base_model %}}",
+            "training": f"{{% {_RUN}.training %}}",
+            "measurement": f"{{% {_RUN}.measurement %}}",
+            "gates": f"{{% {_RUN}.gates %}}",
+            "train_rows": "{% $prepared.dataset.train_rows %}",
+            "prompts": "{% $prepared.prompts.count %}",
+        },
+        seconds=5 * _MINUTE,
+        Output="{% $states.result.Payload %}",
+        Next="Within budget?",
+    ),
+    "Within budget?": _verdict("Estimate cost", "Read tags"),
     # The tags of the stack are on the state machine: everything a run makes in Bedrock carries them on.
     "Read tags": _task(
         "arn:aws:states:::aws-sdk:sfn:listTagsForResource",
@@ -493,6 +549,13 @@ _STATES: dict[str, State] = {
             "report": "{% $states.input.report %}",
             "champion_arn": "{% $champion ? $champion.champion_arn : null %}",
         },
+        Next="Release lock",
+    ),
+    "Release lock": _lock(
+        take=False,
+        Output="{% $states.input %}",
+        # A run that has ended holds no lock: the next one takes it over.
+        Catch=[{"ErrorEquals": ["States.ALL"], "Output": "{% $states.input %}", "Next": "Done"}],
         Next="Done",
     ),
     "Done": {"Type": "Succeed"},

@@ -5,6 +5,7 @@ What a step takes, returns and writes stands in its own module below lambdas/wor
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_lambda as lambda_
@@ -49,6 +50,7 @@ class Steps(Construct):
         champion: Champion,
         stage: Stage,
         retention: Retention,
+        costs: Mapping[str, Any],
         notifications: Notifications,
         key: TeamKey,
         lasting: bool,
@@ -132,6 +134,46 @@ class Steps(Construct):
                 reward.invoke(),
                 artifacts.write("measured/*", "failed/*"),
                 key.write_through("s3"),
+            ],
+        )
+        step(
+            "Signal",
+            "signal",
+            "Says whether there is something to learn from",
+            minutes=5,
+            memory_mb=1769,
+            may=[
+                artifacts.list_objects(),
+                artifacts.read("measured/*"),
+                artifacts.write("gates/signal.json"),
+                key.use_through("s3"),
+            ],
+        )
+        step(
+            "Lock",
+            "lock",
+            "Keeps the environment to one run at a time",
+            minutes=1,
+            may=[
+                artifacts.list_objects(),
+                artifacts.use_lock(),
+                artifacts.write("gates/lock.json"),
+                key.use_through("s3"),
+            ],
+        )
+        step(
+            "Estimate",
+            "estimate",
+            "Estimates what a run costs and holds it against the budget",
+            minutes=5,
+            memory_mb=1769,
+            environment={"COSTS": json.dumps(costs)},
+            may=[
+                artifacts.list_objects(),
+                artifacts.read("measured/*"),
+                artifacts.write("gates/cost.json"),
+                artifacts.use_ledger(),
+                key.use_through("s3"),
             ],
         )
         step(
@@ -265,6 +307,7 @@ class Steps(Construct):
                 artifacts.list_objects(),
                 artifacts.read("failure.json", "failed/*"),
                 artifacts.write("failure.json"),
+                artifacts.use_lock(),
                 key.use_through("s3"),
                 *notifications.publish(),
             ],

@@ -613,6 +613,66 @@ def test_the_name_of_a_parameter_still_open(plain_stack: dict[str, str]) -> None
 # --- loopback counts as TLS ---------------------------------------------------------------------
 
 
+BUDGET = {
+    "Type": "AWS::Budgets::Budget",
+    "Properties": {
+        "Budget": {
+            "BudgetType": "COST",
+            "TimeUnit": "MONTHLY",
+            "BudgetLimit": {"Amount": 200, "Unit": "USD"},
+            "CostFilters": {"TagKeyValue": ["user:rft:environment$here"]},
+        },
+        "NotificationsWithSubscribers": [
+            {
+                "Notification": {
+                    "NotificationType": "ACTUAL",
+                    "ComparisonOperator": "GREATER_THAN",
+                    "Threshold": 80,
+                },
+                "Subscribers": [{"SubscriptionType": "SNS", "Address": "arn:aws:sns:us-east-1:1:topic"}],
+            }
+        ],
+    },
+}
+
+
+def budget_template(**limit: Any) -> str:
+    budget = json.loads(json.dumps(BUDGET))
+    budget["Properties"]["Budget"]["BudgetLimit"].update(limit)
+    return json.dumps({"Resources": {"Budget": budget}, "Outputs": {"Name": {"Value": {"Ref": "Budget"}}}})
+
+
+def test_a_stack_may_have_a_budget(client: Clients, deploy_template: Callable[..., dict[str, str]]) -> None:
+    name = deploy_template(client, "budgeted", {}, TemplateBody=budget_template())["Name"]
+    asked = {"AccountId": ACCOUNT, "BudgetName": name}
+
+    def limit() -> str:
+        return str(client("budgets").describe_budget(**asked)["Budget"]["BudgetLimit"]["Amount"])
+
+    assert limit() == "200"
+    (notice,) = client("budgets").describe_notifications_for_budget(**asked)["Notifications"]
+    assert (notice["NotificationType"], notice["Threshold"]) == ("ACTUAL", 80)
+    assert deploy_template(client, "budgeted", {}, TemplateBody=budget_template(Amount=300))["Name"] == name
+    assert limit() == "300"
+    client("cloudformation").delete_stack(StackName="budgeted")
+    wait_for(
+        lambda: (
+            name
+            not in [
+                each["BudgetName"]
+                for each in client("budgets").describe_budgets(AccountId=ACCOUNT)["Budgets"]
+            ]
+        )
+    )
+
+
+def test_budgets_of_a_stack_still_open(
+    plain: Clients, deploy_template: Callable[..., dict[str, str]]
+) -> None:
+    with pytest.raises((AssertionError, ClientError), match=r"(?i)unrecognized|unsupported"):
+        deploy_template(plain, "budgeted", {}, TemplateBody=budget_template())
+
+
 def test_a_role_may_use_a_bucket_that_wants_tls(client: Clients, stack: dict[str, str]) -> None:
     payload, error = invoke(client, stack["Worker"], {"key": "tls"})
     assert (payload, error) == ({"key": "tls"}, None)

@@ -52,6 +52,19 @@ WILDCARDS = {
         f"{RUNS}measured/*": {"s3:PutObject"},
         f"{RUNS}failed/*": {"s3:PutObject"},
     },
+    "StepsSignalRole66FBA0B5": {
+        f"{RUNS}measured/*": {"s3:GetObject"},
+        f"{RUNS}gates/signal.json": {"s3:PutObject"},
+    },
+    "StepsLockRoleB25351B7": {
+        f"{RUNS}gates/lock.json": {"s3:PutObject"},
+        f"{EXECUTIONS}:*": {"states:DescribeExecution"},
+    },
+    "StepsEstimateRoleC497027B": {
+        f"{RUNS}measured/*": {"s3:GetObject"},
+        f"{RUNS}gates/cost.json": {"s3:PutObject"},
+        "<Artifacts82DD59A1.Arn>/ledger/*": {"s3:GetObject", "s3:PutObject"},
+    },
     "StepsTrainRoleE36FA5C5": {
         JOBS: {
             "bedrock:CreateModelCustomizationJob",
@@ -298,7 +311,7 @@ def test_no_role_is_shared_and_none_has_a_managed_policy(assembly: Assembly) -> 
             each["Properties"] for each in template.values() if each["Type"] == "AWS::Lambda::Function"
         ]
         roles = [each["Role"]["Fn::GetAtt"][0] for each in functions]
-        assert len(set(roles)) == len(roles) == 13
+        assert len(set(roles)) == len(roles) == 16
         for each in template.values():
             if each["Type"] == "AWS::IAM::Role":
                 assert "ManagedPolicyArns" not in each["Properties"]
@@ -483,8 +496,8 @@ def test_boundary_is_on_every_role_when_the_platform_sets_it(assembly: Assembly)
             if each["Type"] == "AWS::IAM::Role"
         ]
 
-    assert boundaries("rft-bounded-dev") == [f"arn:aws:iam::{ACCOUNT}:policy/{BOUNDARY}"] * 16
-    assert boundaries("rft-quotes-dev") == [None] * 16
+    assert boundaries("rft-bounded-dev") == [f"arn:aws:iam::{ACCOUNT}:policy/{BOUNDARY}"] * 19
+    assert boundaries("rft-quotes-dev") == [None] * 19
 
 
 def test_only_the_rehearsal_reads_the_cases_of_a_team(packages: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ DOCUMENT = {
     },
     "measurement": {"prompts": 100, "samples_per_prompt": 4, "temperature": 0.7, "concurrency": 10},
     "promotion": {"minimum_gain": 0.0, "confidence": 0.95, "guards": [], "tolerated_drop": 0.0},
-    "gates": {"rehearsal": {"max_hackability": 0.5}},
+    "gates": {"rehearsal": {"max_hackability": 0.5}, "signal": {"prompts": 50}, "cost": {"growth": 3.0}},
 }
 ITEM = {
     "index": 3,
@@ -83,6 +83,9 @@ ANSWERS: dict[str, list[Any]] = {
     "Look at champion": [{"CustomModelDeploymentArn": CHAMPION, "ModelArn": OLD_MODEL, "Status": "Active"}],
     "Measure champion": [ITEM],
     "Measure prompt": [payload({"index": 3})],
+    "Check signal": [payload({"verdict": "pass", "sentence": "Train."})],
+    "Take lock": [payload({"verdict": "pass", "sentence": "Taken."})],
+    "Estimate cost": [payload({"verdict": "warn", "sentence": "Not all of it has a price."})],
     "Read tags": [
         {
             "Tags": [
@@ -110,6 +113,7 @@ ANSWERS: dict[str, list[Any]] = {
     "Retire old models": [payload({"models": [], "deployments": [], "sentence": ""})],
     "Write report": [payload({"report": "s3://a/report.html", "manifest": "s3://a/manifest.json"})],
     "Notify": [{"MessageId": "1"}],
+    "Release lock": [payload({"verdict": "pass", "sentence": "Given back."})],
     "Clean up": [payload({"sentence": "It failed, and this is why."})],
     "Report failure": [payload({"report": "s3://a/report.html", "manifest": "s3://a/manifest.json"})],
 }
@@ -200,6 +204,12 @@ def test_first_candidate_that_is_better_becomes_the_champion() -> None:
         "Reward withstood?",
         "Measure base model",
         "Measure prompt",
+        "Check signal",
+        "Signal found?",
+        "Take lock",
+        "Lock taken?",
+        "Estimate cost",
+        "Within budget?",
         "Read tags",
         "Start customization job",
         "Wait for job",
@@ -226,6 +236,7 @@ def test_first_candidate_that_is_better_becomes_the_champion() -> None:
         "Retire old models",
         "Write report",
         "Notify",
+        "Release lock",
         "Done",
     ]
     assert done.output == {
@@ -247,6 +258,7 @@ def test_later_candidate_moves_the_champion_and_goes() -> None:
         "Retire old models",
         "Write report",
         "Notify",
+        "Release lock",
         "Done",
     ]
     assert done.asked("Check champion")[0] == {"CustomModelDeploymentIdentifier": CHAMPION}
@@ -263,6 +275,7 @@ def test_candidate_that_is_no_better_goes_and_is_reported() -> None:
         "Retire old models",
         "Write report",
         "Notify",
+        "Release lock",
         "Done",
     ]
     (report,) = done.asked("Write report")
@@ -437,6 +450,42 @@ def test_fails_with_the_sentence_of_a_gate_that_closes() -> None:
     }
 
 
+@pytest.mark.parametrize("gate", ["Check signal", "Take lock", "Estimate cost"])
+def test_a_closed_gate_stops_the_run_before_anything_is_paid_for(gate: str) -> None:
+    closed = payload({"verdict": "stop", "sentence": f"{gate}: stops the run."})
+    done = go(**{gate.replace(" ", "_"): [closed]})
+    assert done.path[-3:] == ["Clean up", "Report failure", "Run stopped"]
+    assert "Start customization job" not in done.path
+    (clean_up,) = done.asked("Clean up")
+    failure = {"Error": "GateClosed", "Cause": f"{gate}: stops the run."}
+    assert clean_up["Payload"] == {"run": RUN, "step": gate, "error": failure}
+    assert done.error == {"Error": "RunStopped", "Cause": "It failed, and this is why."}
+
+
+def test_the_budget_is_asked_only_by_who_has_the_lock() -> None:
+    done = go()
+    assert done.path.index("Take lock") < done.path.index("Estimate cost")
+    (taken,), (released,) = done.asked("Take lock"), done.asked("Release lock")
+    execution = MACHINE.replace(":stateMachine:", ":execution:") + f":{RUN}"
+    assert taken["Payload"] == {
+        "run": RUN,
+        "execution": execution,
+        "take": True,
+        "seconds": WORKFLOW["TimeoutSeconds"],
+    }
+    assert released["Payload"] == {**taken["Payload"], "take": False}
+
+
+@pytest.mark.parametrize(("index", "samples"), [(0, 8), (49, 8), (50, 4), (99, 4)])
+def test_first_prompts_are_answered_as_often_as_training_has_it(index: int, samples: int) -> None:
+    done = walk(WORKFLOW, DOCUMENT, ANSWERS, index=index)
+    base, candidate = (each["Payload"] for each in done.asked("Measure prompt"))
+    assert (base["subject"], base["samples"]) == ("base", samples)
+    # Models are compared by the same number of samples.
+    assert (candidate["subject"], candidate["samples"]) == ("candidate", 4)
+    assert base["measurement"] == candidate["measurement"]
+
+
 @pytest.mark.parametrize(
     ("starts", "changes", "error"),
     [
@@ -477,6 +526,9 @@ def test_whatever_fails_is_cleaned_up_after_and_told(name: str) -> None:
     if name == "Retire old models":
         # See above: the one step whose failure ends nothing.
         assert done.path[-1] == "Done"
+    if name == "Release lock":
+        # A run that did all it should has not failed for a lock that is free by itself.
+        assert (done.path[-1], done.output["promoted"]) == ("Done", True)
         return
     assert done.path[-1] == "Run stopped"
     (clean_up,) = done.asked("Clean up")

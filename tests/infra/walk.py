@@ -48,11 +48,11 @@ class Walk:
         return [call.arguments for call in self.calls if call.state == state]
 
 
-def walk(definition: State, document: Any, answers: Mapping[str, Sequence[Any]]) -> Walk:
+def walk(definition: State, document: Any, answers: Mapping[str, Sequence[Any]], *, index: int = 0) -> Walk:
     """Walks from the start to an end.
 
     `answers` gives, by state, what its calls answer in turn; the last answer goes on for ever. A Map state's
-    answer is one item of its reader.
+    answer is one item of its reader, the one at `index`.
     """
     taken: dict[str, int] = defaultdict(int)
     done = Walk()
@@ -112,7 +112,7 @@ def walk(definition: State, document: Any, answers: Mapping[str, Sequence[Any]])
                         arguments = evaluate(reader["Arguments"], variables, states)
                         done.calls.append(Call(state=name, resource=reader["Resource"], arguments=arguments))
                         assert isinstance(evaluate(state["MaxConcurrency"], variables, states), int)
-                        context["Map"] = {"Item": {"Value": answer(name)}}
+                        context["Map"] = {"Item": {"Index": index, "Value": answer(name)}}
                         item = evaluate(state["ItemSelector"], variables, states)
                         # An item is an execution of its own: it knows no variables of this one.
                         output = states["result"] = [run(state["ItemProcessor"], item, {}, False)]

@@ -58,6 +58,7 @@ class Aws:
 
     objects: dict[tuple[str, str], Stored] = field(default_factory=dict)
     executions: dict[str, str] = field(default_factory=dict)
+    statuses: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     deployments: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -69,6 +70,7 @@ class Aws:
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     model: Callable[[dict[str, Any]], dict[str, Any]] = lambda _asked: {"content": [{"text": "42"}]}
     reward: Callable[[Any], Any] = lambda _batch: []
+    before_write: Callable[[tuple[str, str]], None] = lambda _place: None
 
     # --- for tests ---
 
@@ -175,9 +177,17 @@ class Aws:
         return {"ETag": found.etag, "Metadata": found.metadata}
 
     def put_object(self, asked: Any) -> dict[str, Any]:
-        if asked.get("IfNoneMatch") == "*" and (asked["Bucket"], asked["Key"]) in self.objects:
-            raise RefusedError("PreconditionFailed", "A pre-condition did not hold", 412)
-        self.put(asked["Bucket"], asked["Key"], asked["Body"])
+        place = asked["Bucket"], asked["Key"]
+        self.before_write(place)
+        held = self.objects.get(place)
+        if asked.get("IfNoneMatch") == "*" and held:
+            raise RefusedError("PreconditionFailed", "At least one pre-condition did not hold", 412)
+        if wanted := asked.get("IfMatch"):
+            if not held:
+                raise RefusedError("NoSuchKey", "The specified key does not exist.", 404)
+            if held.etag != wanted:
+                raise RefusedError("PreconditionFailed", "At least one pre-condition did not hold", 412)
+        self.put(*place, asked["Body"])
         return {}
 
     def copy_object(self, asked: Any) -> dict[str, Any]:
@@ -209,6 +219,18 @@ class Aws:
             raise RefusedError("ExecutionAlreadyExists", f"Execution Already Exists: '{asked['name']}'")
         machine = asked["stateMachineArn"].replace(":stateMachine:", ":execution:")
         return {"executionArn": f"{machine}:{asked['name']}", "startDate": datetime.now(UTC)}
+
+    def describe_execution(self, asked: Any) -> dict[str, Any]:
+        """Knows the executions that a test has given a status."""
+        arn = asked["executionArn"]
+        if arn not in self.statuses:
+            raise RefusedError("ExecutionDoesNotExist", f"Execution Does Not Exist: '{arn}'")
+        return {
+            "executionArn": arn,
+            "stateMachineArn": STATE_MACHINE,
+            "status": self.statuses[arn],
+            "startDate": datetime.now(UTC),
+        }
 
     def list_tags_for_resource(self, asked: Any) -> dict[str, Any]:
         assert asked["resourceArn"] == STATE_MACHINE

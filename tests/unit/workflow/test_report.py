@@ -58,6 +58,16 @@ def synthetic(prompts: int = 100, *, measured: dict[str, Rows] | None = None, **
             "evaluation": {"rows": prompts},
             "leaked": 0,
         },
+        "gates": [
+            {
+                "gate": gate,
+                "verdict": "pass",
+                "sentence": f"{gate.capitalize()}: nothing to object to.",
+                "findings": [{"level": "info", "sentence": f"What {gate} found."}],
+                "facts": {},
+            }
+            for gate in ("cost", "signal", "lock")
+        ],
         "decision": decision(measured),
         "champion": {"champion_arn": DEPLOYMENT, "adopted": False, "previous_model": MODEL[:-1] + "1"},
         "job": job(),
@@ -775,3 +785,24 @@ if __name__ == "__main__":
         page, facts_of_it = report.build(make())
         (folder / "report.html").write_text(page, encoding="utf-8")
         (folder / "manifest.json").write_text(json.dumps(facts_of_it, indent=1), encoding="utf-8")
+
+
+def test_every_gate_says_what_it_found_in_the_order_of_the_workflow() -> None:
+    stop = {
+        "gate": "signal",
+        "verdict": "stop",
+        "sentence": f"Signal: stops the run. {HOSTILE}",
+        "findings": [{"level": "stop", "sentence": "It is."}, {"level": "info", "sentence": "By the way."}],
+        "facts": {},
+    }
+    own = {**stop, "gate": "a-gate-to-come", "verdict": "pass", "findings": []}
+    cost = {**stop, "gate": "cost", "verdict": "warn", "sentence": "Cost: goes on with a warning."}
+    page, manifest = report.build(synthetic(gates=[own, cost, stop]))
+    assert [(each["gate"], each["verdict"], each["notes"]) for each in manifest["gates"]] == [
+        ("signal", "stop", ["By the way."]),
+        ("cost", "warn", ["By the way."]),
+        ("a-gate-to-come", "pass", []),
+    ]
+    assert page.index("Signal: stops the run.") < page.index("Cost: goes on with a warning.")
+    assert "<script" not in page
+    assert "By the way." in page
