@@ -456,6 +456,51 @@ class TestChanges:
         finally:
             environment.cloud.client("stepfunctions").stop_execution(executionArn=heir.arn)
 
+    def test_a_base_model_that_is_good_enough_is_not_trained(
+        self, project: Project, environment: Deployed, client: Clients
+    ):
+        before = jobs(client)
+        run = self.run_with(project, environment, "[gates.signal]\nneedless = 0.01\n", attempt=2)
+        assert run.status == "FAILED"
+        assert "of the highest reward, more than 1%: it needs no training" in run.cause
+        verdict = environment.document(run, "gates/signal.json")
+        assert verdict
+        assert (verdict["verdict"], verdict["facts"]["advice"]) == ("stop", "needless")
+        assert jobs(client) == before
+        page = environment.save_report(run, project.root / "reports")
+        assert page is not None
+        assert "it needs no training" in page.read_text()
+
+    def test_a_run_over_its_budget_is_refused(self, project: Project, environment: Deployed, client: Clients):
+        before = jobs(client)
+        limits = "[budget]\nper_run = 1e-9\nper_month = 25.5\n"
+        run = self.run_with(project, environment, limits, attempt=3)
+        assert run.status == "FAILED"
+        assert "USD, and a run may cost 0.0000000010 USD (budget.per_run)" in run.cause
+        verdict = environment.document(run, "gates/cost.json")
+        assert verdict
+        assert {each["rule"]: each["level"] for each in verdict["findings"]} == {
+            "over-run-cap": "stop",
+            "unpriced": "warn",
+            "estimate": "info",
+        }
+        assert jobs(client) == before
+        # Whoever was refused leaves the lock to others.
+        assert lock_of(environment)["run"] is None
+        [budget] = client("budgets").describe_budgets(AccountId=ACCOUNT)["Budgets"]
+        assert budget["BudgetLimit"] == {"Amount": "25.5", "Unit": "USD"}
+        assert budget["CostFilters"] == {"TagKeyValue": ["user:rft:environment$rft-changing-dev"]}
+
+    def run_with(self, project: Project, environment: Deployed, more: str, *, attempt: int) -> Run:
+        """Deploys with more settings, which start nothing by themselves, and waits for a run under them."""
+        text = project.settings.read_text()
+        project.settings.write_text(f"{text}\n{more}")
+        project.deploy()
+        project.settings.write_text(text)
+        run, new = environment.start({"attempt": attempt})
+        assert new
+        return ended(environment, run)
+
     def test_fails_when_the_reward_function_breaks_while_training(
         self, project: Project, environment: Deployed, client: Clients
     ):
@@ -522,50 +567,3 @@ class TestChanges:
             time.sleep(0.3)
         assert environment.document(run, "failure.json")
         assert jobs_running(client) == []
-
-    def test_a_base_model_that_is_perfect_already_is_not_trained(
-        self, project: Project, environment: Deployed, client: Clients
-    ):
-        before = jobs(client)
-        run = self.run_with(project, environment, "return Reward(1.0)")
-        assert run.status == "FAILED"
-        assert "The base model already earns 100.0% of the highest reward" in run.cause
-        assert "it needs no training" in run.cause
-        verdict = environment.document(run, "gates/signal.json")
-        assert verdict
-        assert (verdict["verdict"], verdict["facts"]["advice"]) == ("stop", "needless")
-        assert jobs(client) == before
-        assert lock_of(environment)["run"] is None
-        page = environment.save_report(run, project.root / "reports")
-        assert page is not None
-        assert "The base model already earns" in page.read_text()
-
-    def test_a_run_over_its_budget_is_refused(self, project: Project, environment: Deployed, client: Clients):
-        before = jobs(client)
-        text = project.settings.read_text()
-        project.settings.write_text(f"{text}\n[budget]\nper_run = 1e-9\nper_month = 25.5\n")
-        run = self.run_with(project, environment, "return Reward(float(len(sample.completion) % 2))")
-        assert run.status == "FAILED"
-        assert "USD, and a run may cost 0.0000000010 USD (budget.per_run)" in run.cause
-        verdict = environment.document(run, "gates/cost.json")
-        assert verdict
-        assert {each["rule"]: each["level"] for each in verdict["findings"]} == {
-            "over-run-cap": "stop",
-            "unpriced": "warn",
-            "estimate": "info",
-        }
-        assert jobs(client) == before
-        # Whoever was refused leaves the lock to others.
-        assert lock_of(environment)["run"] is None
-        [budget] = client("budgets").describe_budgets(AccountId=ACCOUNT)["Budgets"]
-        assert budget["BudgetLimit"] == {"Amount": "25.5", "Unit": "USD"}
-        assert budget["CostFilters"] == {"TagKeyValue": ["user:rft:environment$rft-changing-dev"]}
-
-    def run_with(self, project: Project, environment: Deployed, score: str) -> Run:
-        """Deploys another reward function, which starts a run, and waits for its end."""
-        (project.root / "teams/changing/reward.py").write_text(
-            "from lambdas.contract import Reward, Sample\n\n\n"
-            f"def score(sample: Sample) -> Reward:\n    {score}\n"
-        )
-        project.deploy()
-        return ended(environment, environment.runs()[0])
