@@ -108,8 +108,8 @@ def test_all_completions_of_the_run_are_counted(aws: Aws) -> None:
     # 300 rows, 2 epochs and 8 completions each; 5 prompts measured 8 times, then 100 prompts 4 times.
     assert parts["training"]["tokens"] == pytest.approx([4800 * 300, 4800 * 500])
     assert parts["training"]["cost"] == pytest.approx([4.8 * 0.3 * 40, 4.8 * 0.5 * 40])
-    assert parts["measuring"]["output_tokens"] == pytest.approx([440 * 100, 40 * 100 + 400 * 300])
-    assert parts["reward function"]["gigabyte_seconds"] == pytest.approx([5240 * 0.0025, 5240 * 0.0075])
+    assert parts["measuring"]["output_tokens"] == pytest.approx([840 * 100, 40 * 100 + 800 * 300])
+    assert parts["reward function"]["gigabyte_seconds"] == pytest.approx([5640 * 0.0025, 5640 * 0.0075])
     assert made["unpriced"] == ["measuring"]
 
 
