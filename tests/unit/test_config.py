@@ -230,8 +230,9 @@ MISTAKES = {
         'base = "amazon.nova-2-lite-v1:0:256k"',
         'base = "amazon.nova-2-lite-v1:0"',
         [
-            'teams/alpha/team.toml:13: model.base = "amazon.nova-2-lite-v1:0": is not in teams/platform.toml '
-            "(did you mean amazon.nova-2-lite-v1:0:256k?); allowed: amazon.nova-2-lite-v1:0:256k"
+            'teams/alpha/team.toml:13: model.base = "amazon.nova-2-lite-v1:0": is not allowed '
+            "(did you mean amazon.nova-2-lite-v1:0:256k?); allowed: amazon.nova-2-lite-v1:0:256k "
+            "(the platform team decides: teams/platform.toml, models)"
         ],
     ),
     "region the model is not tuned in": (
@@ -239,7 +240,8 @@ MISTAKES = {
         'region = "eu-west-1"',
         [
             'teams/alpha/team.toml:11: stages.prod.region = "eu-west-1": '
-            "amazon.nova-2-lite-v1:0:256k is tuned in us-east-1 only"
+            "amazon.nova-2-lite-v1:0:256k is tuned in us-east-1 only "
+            '(the platform team decides: teams/platform.toml, models."amazon.nova-2-lite-v1:0:256k".regions)'
         ],
     ),
     "above the platform's limit": (
@@ -247,14 +249,15 @@ MISTAKES = {
         "epoch_count = 20",
         [
             "teams/alpha/team.toml:26: training.epoch_count = 20: "
-            "must be at most 12, the limit in teams/platform.toml"
+            "must be at most 12 (the platform team decides: teams/platform.toml, limits.training.epoch_count)"
         ],
     ),
     "missing tag": (
         'cost-center = "42"',
         'project = "x"',
         [
-            "teams/alpha/team.toml:4: tags.cost-center: is missing: teams/platform.toml asks every team for this tag"
+            "teams/alpha/team.toml:4: tags.cost-center: is missing: every team must have this tag "
+            "(the platform team decides: teams/platform.toml, required_tags)"
         ],
     ),
     "tag that is taken": (
@@ -636,7 +639,8 @@ PLATFORM_MISTAKES = {
         "requried_tags",
         [
             'teams/platform.toml:1: requried_tags = ["cost-center"]: unknown key (did you mean required_tags?); '
-            "allowed: defaults, judges, limits, models, permissions_boundary, prices, required_tags, runbook, tags"
+            "allowed: accounts, defaults, judges, lasting_stages, limits, models, network, permissions_boundary, prices, "
+            "required_tags, runbook, tags"
         ],
     ),
     "default above its limit": (
@@ -656,6 +660,15 @@ PLATFORM_MISTAKES = {
         "epoch_count = 3",
         "epoch_count = 0",
         ["teams/platform.toml:11: defaults.training.epoch_count = 0: must be from 1 to 50"],
+    ),
+    "closed function that is none": (
+        "[tags]",
+        '[network]\nclosed_functions = ["code_test"]\n[network.vpcs.vpc-01234567]\n'
+        'subnet_ids = ["subnet-01234567"]\nsecurity_group_ids = ["sg-01234567"]\n[tags]',
+        [
+            "teams/platform.toml:4: network.closed_functions: code_test is no reward function "
+            "(did you mean code_tests?); allowed: " + ", ".join([*reward_functions(), "reward.py"])
+        ],
     ),
     "model without a region": (
         'regions = ["us-east-1"]',
