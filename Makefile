@@ -54,6 +54,7 @@ embedded: install ## Tests that deploy to the embedded AWS and train there
 .PHONY: bench
 bench: install ## How long synthesis takes with many teams, and `make local` when warm
 	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks.fleet
 
 # Each list is solved together with the others, so a version that is tested is the version that is deployed.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
