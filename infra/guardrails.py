@@ -174,7 +174,8 @@ def _models(template: Template, stack: DeployedStack, platform: Platform) -> Fou
             if resource == "*" or resource.endswith(":*"):
                 yield name, f"may {listed(actions)} with any model {_ALWAYS}"
             elif model and model[2] not in allowed:
-                yield name, f"may use {model[2]}; allowed: {listed(sorted(allowed))} {decided_by('models and judges')}"
+                decided = decided_by("models and judges")
+                yield name, f"may use {model[2]}; allowed: {listed(sorted(allowed))} {decided}"
     if stack.of_a_team and (base := _settings(template).get("base_model")) not in platform.models:
         yield "", f"tunes {base}; allowed: {listed(platform.models)} {decided_by('models')}"
 
@@ -222,8 +223,8 @@ def _unencrypted(template: Template, _: DeployedStack, __: Platform) -> Found:
     for name, group in _of(template, "AWS::Logs::LogGroup"):
         if not group["Properties"].get("RetentionInDays"):
             yield name, f"keeps its logs for ever: it needs a retention {_ALWAYS}"
-    for name, key in _of(template, "AWS::KMS::Key"):
-        if key["Properties"].get("EnableKeyRotation") is not True:
+    for name, each in _of(template, "AWS::KMS::Key"):
+        if each["Properties"].get("EnableKeyRotation") is not True:
             yield name, f"is a key that does not rotate {_ALWAYS}"
 
 

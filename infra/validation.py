@@ -28,6 +28,16 @@ class Guardrails:
         """What reports call it."""
         return "Guardrails"
 
+    @property
+    def version(self) -> str | None:
+        """None: it is as old as the project."""
+        return None
+
+    @property
+    def rule_ids(self) -> list[str] | None:
+        """None: the library would only count them."""
+        return None
+
     def validate(self, context: cdk.IPolicyValidationContext) -> cdk.PolicyValidationPluginReport:
         """Reports one violation for each fault, in words."""
         violations = []

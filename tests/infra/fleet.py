@@ -16,7 +16,7 @@ ACCOUNTS = ("111122223333", "444455556666", "777788889999")
 SHAPES: dict[str, Callable[[str], str]] = {
     "plain": lambda text: text,
     "closed": lambda text: text + CLOSED,
-    **{name: VARIANTS[name] for name in ("deploying", "uploading", "watched")},
+    **{name: VARIANTS[name] for name in ("deploying", "watched", "patient")},
 }
 RULES = f"""\
 permissions_boundary = "{BOUNDARY}"
