@@ -1,13 +1,19 @@
 """`make bench`: what a person waits for and what a reward costs, as ratios to a baseline of the same run.
 
-`python -m tests.benchmarks rewards` runs one section: synthesis, rehearsal or rewards.
+`python -m tests.benchmarks rewards` runs one section: synthesis, fleet, rehearsal, dataset or rewards.
 """
 
 import sys
 
-from tests.benchmarks import rewards, synthesis
+from tests.benchmarks import dataset, fleet, rewards, synthesis
 
-SECTIONS = {"synthesis": synthesis.synthesis, "rehearsal": synthesis.rehearsal, "rewards": rewards.rewards}
+SECTIONS = {
+    "synthesis": synthesis.synthesis,
+    "fleet": fleet.main,
+    "rehearsal": synthesis.rehearsal,
+    "dataset": dataset.main,
+    "rewards": rewards.rewards,
+}
 
 
 def main() -> None:
