@@ -1,7 +1,8 @@
 """The CDK app: one stack per team and stage.
 
 The only place that reads context and environment variables. Context: `team` (names, comma-separated) and
-`stage` build only those; `target` (aws or embedded) says whose packages the functions are made of.
+`stage` build only those; `target` (aws or embedded) says whose packages the functions are made of;
+`revision` is what the sources are called, which synthesis does not ask git for.
 """
 
 import os
@@ -25,7 +26,9 @@ def main() -> None:
     # `make test` validates every template by the same rules, natively and in a tenth of the time.
     app = cdk.App(builtin_cloud_formation_validation=False)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
-    only, stage, target = (app.node.try_get_context(key) for key in ("team", "stage", "target"))
+    only, stage, target, revision = (
+        app.node.try_get_context(key) for key in ("team", "stage", "target", "revision")
+    )
     packages = ROOT / "build" / (target or "aws")
     platform = load_platform(ROOT)
     for team in load_teams(ROOT, only.split(",") if only else None):
@@ -39,7 +42,9 @@ def main() -> None:
                     missing = folder.relative_to(ROOT)
                     raise SettingsError([f"{missing} is missing: run `rft package --target {packages.name}`"])
             env = cdk.Environment(account=account, region=region)
-            RftEnvironment(app, team=team, stage=name, platform=platform, packages=packages, env=env)
+            RftEnvironment(
+                app, team=team, stage=name, platform=platform, packages=packages, env=env, revision=revision
+            )
     if not app.synth().stacks:
         raise SettingsError([f"no team that was asked for has a stage {stage}"])
 

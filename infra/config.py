@@ -51,7 +51,7 @@ _TEAM_NAME = re.compile(r"(?=.{3,24}$)[a-z](-?[a-z0-9])+")
 # What every S3 URI of a customization job must match; `=`, `+`, spaces and `//` are not in it.
 _S3_URI = re.compile(r"(?=.{1,1024}$)s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/[-!_*'().a-z0-9A-Z]+)+")
 _LIBRARY = Path(__file__).parent.parent / "lambdas" / "rewards"
-_OWN_TAGS = ("team", "stage", "owner")
+_OWN_TAGS = ("team", "stage", "owner", "revision")
 
 # Of the places an inference profile's id may begin with; one that is missing only goes without a warning.
 _PROFILE = re.compile(r"(us|us-gov|eu|apac|jp|au|ca|global)\.|arn:.*inference-profile/")
@@ -183,6 +183,10 @@ class StageTable(Table):
     """AWS region to deploy to; the region of the credentials in use when left out."""
     dashboard: bool = False
     """Whether the stage has a CloudWatch dashboard, which costs money while nothing trains as well."""
+    object_lock_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    """For lasting stages: how long nobody can change or delete what a run was and why it was decided so."""
+    object_lock_mode: Literal["governance", "compliance"] = "governance"
+    """governance: who has the right to can still lift the lock; compliance: nobody can, not even the root."""
 
 
 class Stage(StageTable):
@@ -503,6 +507,20 @@ class Prices(Table):
     """Prices per base model."""
 
 
+class Fleet(Table):
+    """How `rft status` and `rft lineage` reach the accounts of stages."""
+
+    role_arn: Annotated[
+        str,
+        _text(
+            "the ARN of a role with {account} in place of the account",
+            like="arn:aws:iam::{account}:role/rft-fleet",
+            pattern=r"^arn:aws(-[a-z-]+)?:iam::\{account\}:role/[A-Za-z0-9+=,.@_/-]{1,512}$",
+        ),
+    ]
+    """Role to take in every account but the one of the credentials in use."""
+
+
 class Platform(Table):
     """What the platform team fixes for everyone: the whole of `platform.toml`."""
 
@@ -519,6 +537,8 @@ class Platform(Table):
     limits: Limits = Limits()
     defaults: Defaults = Defaults()
     prices: Prices | None = None
+    fleet: Fleet | None = None
+    """How the accounts of stages are reached by who looks at all of them."""
     runbook: Annotated[str, Field(min_length=1, max_length=200)] = "docs/operations.md"
     """Where people on call read what to do; every alarm points to a section of it."""
 
@@ -800,6 +820,7 @@ def _rule_faults(
     encryption: Encryption | None = parts.get("encryption")
     stages: Mapping[str, StageTable] = parts.get("stages", {})
     faults = _dataset_faults(folder, dataset, file) if dataset else []
+    faults += _lock_faults(stages, file)
     if encryption:
         faults += _key_faults(encryption, stages, file)
     if platform and model:
@@ -820,6 +841,15 @@ def _dataset_faults(folder: Path, dataset: Dataset, file: TomlFile) -> list[str]
         problem = "is also what is trained on: measure on rows that are held out"
         faults.append(file.fault(("dataset", "evaluation"), problem, dataset.evaluation))
     return faults
+
+
+def _lock_faults(stages: Mapping[str, StageTable], file: TomlFile) -> list[str]:
+    problem = "is for lasting stages: what is locked cannot be thrown away with its stack"
+    return [
+        file.fault(("stages", name, "object_lock_days"), problem, stage.object_lock_days)
+        for name, stage in stages.items()
+        if stage.object_lock_days and stage.retention != "lasting"
+    ]
 
 
 def _key_faults(encryption: Encryption, stages: Mapping[str, StageTable], file: TomlFile) -> list[str]:

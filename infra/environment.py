@@ -26,7 +26,8 @@ from infra.triggers import RunStarter, Triggers
 class RftEnvironment(cdk.Stack):
     """Datasets, reward function, training workflow and everything around them, for one team and stage.
 
-    `packages` holds what `rft package` built: `<team>/reward` and `workflow`.
+    `packages` holds what `rft package` built: `<team>/reward` and `workflow`. `revision` is the source's: a
+    tag, and so no part of the template.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class RftEnvironment(cdk.Stack):
         platform: Platform,
         packages: Path,
         env: cdk.Environment,
+        revision: str | None = None,
     ) -> None:
         lasting = team.stages[stage].retention == "lasting"
         super().__init__(
@@ -45,7 +47,7 @@ class RftEnvironment(cdk.Stack):
             team.stack_id(stage),
             env=env,
             description="Reinforcement fine-tuning environment of one team",
-            tags=team.tags(stage, platform),
+            tags=team.tags(stage, platform) | ({"revision": revision} if revision else {}),
             termination_protection=lasting,
             analytics_reporting=False,
         )
@@ -54,7 +56,7 @@ class RftEnvironment(cdk.Stack):
         key = TeamKey(self, "Key", encryption=team.encryption, lasting=lasting)
         access_logs = AccessLogs(self, "AccessLogs", lasting=lasting)
         datasets = Datasets(self, "Datasets", key=key, access_logs=access_logs, lasting=lasting)
-        artifacts = Artifacts(self, "Artifacts", key=key, access_logs=access_logs, lasting=lasting)
+        artifacts = Artifacts(self, "Artifacts", key=key, access_logs=access_logs, stage=team.stages[stage])
         rows = Rows(self, "Rows", dataset=team.dataset, folder=team.folder)
         package = packages / team.name / "reward"
         reward = RewardFunction(
@@ -75,6 +77,7 @@ class RftEnvironment(cdk.Stack):
             self,
             "Steps",
             code=code,
+            intended_use=team.description,
             base_model=team.model.base,
             inference=inference,
             rows=rows,
