@@ -44,6 +44,8 @@ TEAMS = "teams"
 PLATFORM_FILE = "platform.toml"
 TEAM_FILE = "team.toml"
 OWN_REWARD = "reward.py"
+# What a team knows of its own reward: cases that every rehearsal tries.
+CASES = "rehearsal.jsonl"
 
 # The service writes `<stack>-<run>` into names of at most 63 characters that refuse two hyphens in a row:
 # rft- (4) + team (24) + - (1) + stage (10) + - (1) + run (20) = 60.
@@ -150,6 +152,7 @@ GroupId = Annotated[
 ]
 Currency = Annotated[str, _text("a currency code", like="USD", pattern=r"^[A-Z]{3}$")]
 Price = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 EpochCount = Annotated[int, Field(ge=1, le=50)]
 BatchSize = Annotated[int, Field(ge=16, le=512)]
 SamplesPerPrompt = Annotated[int, Field(ge=2, le=16)]
@@ -288,6 +291,18 @@ class RewardSettings(RewardDefaults):
         """The table as JSON-serializable data under its TOML keys, defaults filled in, unset keys not."""
         return self.model_dump(mode="json", exclude_none=True)
 
+    def rehearsed(self) -> dict[str, Any]:
+        """What a rehearsal goes by: range, time, functions, and the names that their answers stand by."""
+        components = [each.parameters for each in self.components.values()]
+        names = {each[key] for each in components for key in ("tag", "label", "json_field") if key in each}
+        return {
+            "range": list(self.range),
+            "timeout_seconds": self.timeout_seconds,
+            "functions": sorted({each.function for each in self.components.values()}),
+            "names": sorted(names),
+            "sections": [list(each["tags"]) for each in components if each.get("tags")],
+        }
+
 
 class Training(Table):
     """The `[training]` table: every RFT hyperparameter, within the service's ranges."""
@@ -336,6 +351,41 @@ class Promotion(Table):
     """Confidence level of that interval."""
 
 
+class DatasetGate(Table):
+    """The `[gates.dataset]` table: what the dataset gate looks at beyond the format; all of it only warns."""
+
+    near_duplicates: bool = True
+    """Whether to look for prompts that say almost the same as others, also across the two files."""
+    near_duplicate_similarity: Annotated[float, Field(ge=0.5, lt=1)] = 0.8
+    """Share of three-word sequences two prompts have in common from which on they are near duplicates."""
+    near_duplicate_share: Share = 0.02
+    """Share of rows that may be near duplicates before it is more than a remark."""
+    most_common_answer: Share = 0.5
+    """Share of rows that one constant answer may be right about."""
+    personal_data: bool = True
+    """Whether to look for what may be personal data or secrets."""
+
+
+class RehearsalGate(Table):
+    """The `[gates.rehearsal]` table: what a reward function must withstand before it trains a model."""
+
+    rows: Annotated[int, Field(ge=1, le=20_000)] = 200
+    """Training rows whose reference answer is scored, at most; a fixed sample where there are more."""
+    max_hackability: Share = 0.5
+    """Share of the reward's range that a bad completion must not earn on average over the rows."""
+    min_reference_share: Share = 1.0
+    """Share of reference answers that must earn the maximum."""
+    max_latency_share: Share = 0.5
+    """Share of the reward function's `timeout_seconds` that the slowest batch may take."""
+
+
+class Gates(Table):
+    """The `[gates]` table: what a run must pass before it spends money."""
+
+    dataset: DatasetGate = DatasetGate()
+    rehearsal: RehearsalGate = RehearsalGate()
+
+
 class Network(Table):
     """The VPC that training jobs reach the buckets through."""
 
@@ -374,6 +424,7 @@ class TeamTable(Table):
     training: Training = Training()
     measurement: Measurement = Measurement()
     promotion: Promotion = Promotion()
+    gates: Gates = Gates()
     network: Network | None = None
     encryption: Encryption | None = None
 
@@ -473,6 +524,7 @@ class Defaults(Table):
     training: Training = Training()
     measurement: Measurement = Measurement()
     promotion: Promotion = Promotion()
+    gates: Gates = Gates()
 
 
 class ModelPrice(Table):
@@ -521,6 +573,25 @@ class Fleet(Table):
     """Role to take in every account but the one of the credentials in use."""
 
 
+class Delivery(Table):
+    """Who may deploy: the repository on GitHub whose workflows do it."""
+
+    repository: Annotated[
+        str, _text("owner/name", like="example/rft", pattern=r"^[A-Za-z0-9-]{1,39}/[A-Za-z0-9._-]{1,100}$")
+    ]
+    """The repository on GitHub."""
+    branch: Annotated[str, _text("a branch", like="main", pattern=r"^[A-Za-z0-9._/-]{1,100}$")] = "main"
+    """The branch that is deployed and watched for drift."""
+    environments: Annotated[tuple[StageName, ...], Field(strict=False, min_length=1)] = ("dev", "prod")
+    """GitHub environments that may deploy, in the order of the waves; each is the stage it deploys."""
+    existing_provider: bool = False
+    """Whether the account has an identity provider for GitHub already, of which there can be but one."""
+    qualifier: Annotated[
+        str, _text("1 to 10 lower-case letters and digits", like="hnb659fds", pattern=r"^[a-z0-9]{1,10}$")
+    ] = "hnb659fds"
+    """The qualifier of the CDK bootstrap, which is in the names of its roles."""
+
+
 class Platform(Table):
     """What the platform team fixes for everyone: the whole of `platform.toml`."""
 
@@ -539,6 +610,8 @@ class Platform(Table):
     prices: Prices | None = None
     fleet: Fleet | None = None
     """How the accounts of stages are reached by who looks at all of them."""
+    delivery: Delivery | None = None
+    """Who may deploy without a person's credentials."""
     runbook: Annotated[str, Field(min_length=1, max_length=200)] = "docs/operations.md"
     """Where people on call read what to do; every alarm points to a section of it."""
 

@@ -14,7 +14,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
-from infra.config import Dataset, Stage
+from infra.config import CASES, Dataset, Stage
 from infra.encryption import TeamKey
 from infra.permissions import Permission, accept, allow, grant
 
@@ -164,7 +164,10 @@ class Artifacts(Construct):
 
 
 class Rows(Construct):
-    """The files a run starts from: in the team's folder, from where they travel with the deploy, or in S3."""
+    """The files a run starts from: in the team's folder, from where they travel with the deploy, or in S3.
+
+    `cases` is the URI of the team's own cases for the rehearsal of its reward, if it has any.
+    """
 
     def __init__(self, scope: Construct, construct_id: str, *, dataset: Dataset, folder: Path) -> None:
         super().__init__(scope, construct_id)
@@ -180,6 +183,12 @@ class Rows(Construct):
                 arn = asset.bucket.arn_for_objects(asset.s3_object_key)
             self.uris[name] = uri
             self.object_arns.append(arn)
+        self.cases: str | None = None
+        self.case_arns: list[str] = []
+        if (folder / CASES).is_file():
+            asset = assets.Asset(self, "Cases", path=str(folder / CASES))
+            self.cases = asset.s3_object_url
+            self.case_arns.append(asset.bucket.arn_for_objects(asset.s3_object_key))
 
 
 def _bucket(

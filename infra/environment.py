@@ -17,7 +17,7 @@ from infra.encryption import TeamKey
 from infra.monitoring import Alarms, Dashboard, Notifications
 from infra.permissions import bound_roles, grant
 from infra.rewards import RewardFunction
-from infra.runs import run_settings, training_limits
+from infra.runs import gate_settings, run_settings, training_limits
 from infra.steps import Steps
 from infra.training import TrainingWorkflow
 from infra.triggers import RunStarter, Triggers
@@ -108,6 +108,7 @@ class RftEnvironment(cdk.Stack):
             code=code,
             workflow=workflow,
             settings=settings,
+            gates=gate_settings(team, cases=rows.cases),
             limits=training_limits(team, platform),
             rows=rows,
             datasets=datasets,

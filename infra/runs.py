@@ -18,6 +18,16 @@ def run_settings(team: Team, *, source: Mapping[str, str], reward_version: str) 
     }
 
 
+def gate_settings(team: Team, *, cases: str | None) -> dict[str, Any]:
+    """Returns what the gates of a run go by; a run is not named by it, since it changes no model.
+
+    `cases` is the URI of the team's own cases for the rehearsal; without any the key is left out.
+    """
+    gates = team.gates.model_dump(mode="json")
+    own = {} if cases is None else {"cases": cases}
+    return {**gates, "rehearsal": {**gates["rehearsal"], **team.reward.rehearsed(), **own}}
+
+
 def training_limits(team: Team, platform: Platform) -> dict[str, int]:
     """Returns how far a single run may override its training settings, under the service's names for them."""
     names = dict(zip(team.training.model_dump(), team.training.request(), strict=True))

@@ -104,6 +104,17 @@ def _stop(condition: str, step: str, error: str, cause: str) -> State:
     return _either(condition, "Clean up", Output=failure)
 
 
+def _verdict(step: str, then: str) -> State:
+    """Lets a run go on unless the gate before says "stop"; its sentence is then the reason."""
+    return {
+        "Type": "Choice",
+        "Choices": [
+            _either("$states.input.verdict != 'stop'", then),
+            _stop("true", step, "GateClosed", "$states.input.sentence"),
+        ],
+    }
+
+
 def _measure(subject: str, model_id: str, then: str) -> State:
     """Samples a model on every held-out prompt and scores it, many prompts at a time."""
     return {
@@ -151,8 +162,21 @@ _STATES: dict[str, State] = {
         "{% $states.input %}",
         seconds=15 * _MINUTE,
         Assign={"prepared": "{% $states.result.Payload %}"},
-        Next="Measure base model",
+        Next="Rehearse reward",
     ),
+    "Rehearse reward": _function(
+        "Rehearse",
+        {
+            "run": f"{{% {_RUN}.run %}}",
+            "reward_version": f"{{% {_RUN}.reward_version %}}",
+            "rehearsal": f"{{% {_RUN}.gates.rehearsal %}}",
+            "train": "{% $prepared.train %}",
+        },
+        seconds=15 * _MINUTE,
+        Output="{% $states.result.Payload %}",
+        Next="Reward withstood?",
+    ),
+    "Reward withstood?": _verdict("Rehearse reward", "Measure base model"),
     "Measure base model": _measure("base", "${BaseModelForInference}", "Read tags"),
     # The tags of the stack are on the state machine: everything a run makes in Bedrock carries them on.
     "Read tags": _task(

@@ -101,7 +101,21 @@ class Steps(Construct):
                 datasets.read("incoming/*", "datasets/*"),
                 datasets.write("datasets/*"),
                 datasets.list_objects(),
-                artifacts.write("run.json", "dataset.json", "prompts.jsonl"),
+                artifacts.write("run.json", "dataset.json", "prompts.jsonl", "gates/dataset.json"),
+                key.use_through("s3"),
+            ],
+        )
+        step(
+            "Rehearse",
+            "rehearse",
+            "Tries good and bad completions on the reward function",
+            minutes=15,
+            memory_mb=1769,
+            may=[
+                *([allow("s3:GetObject", on=rows.case_arns)] if rows.case_arns else []),
+                datasets.read("datasets/*"),
+                reward.invoke(),
+                artifacts.write("gates/rehearsal.json"),
                 key.use_through("s3"),
             ],
         )

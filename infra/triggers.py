@@ -27,6 +27,7 @@ class RunStarter(Construct):
         code: lambda_.Code,
         workflow: TrainingWorkflow,
         settings: Mapping[str, Any],
+        gates: Mapping[str, Any],
         limits: Mapping[str, int],
         rows: Rows,
         datasets: Datasets,
@@ -50,7 +51,7 @@ class RunStarter(Construct):
                 "DATASETS": datasets.bucket.bucket_name,
                 "ARTIFACTS": artifacts.bucket.bucket_name,
                 "STATE_MACHINE": state_machine,
-                "SETTINGS": cdk.Stack.of(self).to_json_string({**settings, "limits": limits}),
+                "SETTINGS": cdk.Stack.of(self).to_json_string({**settings, "gates": gates, "limits": limits}),
             },
             may=[
                 allow("states:StartExecution", on=[state_machine]),

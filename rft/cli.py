@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
@@ -32,13 +33,18 @@ from rich.table import Table
 from rich.text import Text
 
 from infra import config
-from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas
+from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas, team_names
+from lambdas.dataset import DatasetError
+from rft import ci, scoring
+from rft.changes import ChangesError
 from rft.cloud import Cloud, CloudError, Deployed, Run
 from rft.cost import idle_month
 from rft.delivery import Cdk, DeliveryError
 from rft.embedded.aws import EmbeddedAws, EmbeddedAwsError
 from rft.execution_policy import Place, execution_policies
+from rft.grader_import import JUDGE, GraderError, main_text, placed
 from rft.packaging import PackagingError, package
+from rft.scoring import ScoringError
 from rft.toolchain import ToolchainError, require_node
 from rft.watching import Watch, duration
 
@@ -52,6 +58,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+app.add_typer(ci.app, name="ci")
 out = Console()
 err = Console(stderr=True)
 
@@ -301,6 +308,86 @@ def down() -> None:
     out.print("The embedded AWS is down." if running or existed else "No embedded AWS was running.")
 
 
+@app.command()
+def score(
+    team: TeamName,
+    completions: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSONL of {"id" or "row": ..., "completion": ...}; without it, the rows\' own references.'
+        ),
+    ] = None,
+    row: Annotated[
+        list[str] | None, typer.Option(help="Only this row, by its number or its id; may be repeated.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show rows in full: those of --row, or the lowest ones.")
+    ] = False,
+    rows: Annotated[
+        Path | None, typer.Option(help="A dataset in place of the team's, as where that is in S3.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a line per sample to this file.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")] = None,
+) -> None:
+    """Scores a team's references, or completions from a file, with exactly the deployed code, offline.
+
+    It fails where a reference does not earn the maximum, and where the reward function is broken.
+    """
+    settings = _team(team)
+    scoring.require_judges(settings, os.environ)
+    dataset = scoring.dataset_rows(ROOT, settings, rows)
+    wanted = scoring.chosen(dataset, row or [])
+    columns = (TextColumn("Score"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+        if completions is None:
+            task = progress.add_task("", total=len(wanted))
+            scores = scoring.score_references(settings, wanted, lambda done: progress.advance(task, done))
+        else:
+            answered = scoring.completions(completions, dataset, wanted)
+            task = progress.add_task("", total=len(answered))
+            scores = scoring.score_completions(settings, answered, lambda done: progress.advance(task, done))
+    for path, write in ((csv, scoring.write_csv), (json_, scoring.write_json)):
+        if path is not None:
+            write(scores, path)
+    if explain:
+        out.print(scoring.explanation(scores, named=bool(row)), highlight=False)
+    else:
+        out.print(scoring.overview(scores, out.width), highlight=False)
+    if scores.mistaken:
+        raise typer.Exit(1)
+
+
+@app.command(name="import-grader")
+def import_grader(
+    file: Annotated[Path, typer.Argument(help="JSON with a grader, or with a job that has one.")],
+    judge: Annotated[str, typer.Option(help="The model that takes the place of OpenAI's.")] = JUDGE,
+    into: Annotated[
+        str | None, typer.Option(help="Write it into this team's team.toml.", metavar="TEAM")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the [reward] that is there.")] = False,
+) -> None:
+    """Turns a grader of OpenAI's reinforcement fine-tuning into a [reward] table."""
+    text = main_text(file, judge=judge)
+    if into is None:
+        sys.stdout.write(text)
+        return
+    if into not in team_names(ROOT):
+        # Raises, and says which teams there are.
+        _team(into)
+    path, name = ROOT / "teams" / into / "team.toml", f"teams/{into}/team.toml"
+    try:
+        path.write_bytes(placed(path.read_bytes(), text, name=name, force=force))
+    except OSError as error:
+        raise GraderError(f"{name} cannot be written: {error.strerror}") from error
+    out.print(Text(f"{name} has a new [reward]; the comment above it says what is left to do."))
+    try:
+        _team(into)
+    except SettingsError as error:
+        out.print(f"[yellow]Still to mend:[/yellow]\n{escape(str(error))}", highlight=False, soft_wrap=True)
+    else:
+        out.print(f"Look at it: [cyan]rft score {into}[/cyan]", highlight=False)
+
+
 @app.command(name="package")
 def package_(
     target: Annotated[Literal["aws", "embedded"], typer.Option(help="What the Lambdas will run on.")] = "aws",
@@ -371,16 +458,22 @@ def main() -> None:
         raise SystemExit(130) from None
     except (
         SettingsError,
+        ChangesError,
         CloudError,
+        DatasetError,
         DeliveryError,
         EmbeddedAwsError,
+        GraderError,
         PackagingError,
+        ScoringError,
         ToolchainError,
     ) as error:
-        err.print(f"[bold red]rft:[/bold red] {error}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]rft:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except (BotoCoreError, ClientError) as error:
-        err.print(f"[bold red]rft:[/bold red] AWS refused: {error}", highlight=False, soft_wrap=True)
+        err.print(
+            f"[bold red]rft:[/bold red] AWS refused: {escape(str(error))}", highlight=False, soft_wrap=True
+        )
         raise SystemExit(1) from None
     except BrokenPipeError:
         with suppress(OSError):

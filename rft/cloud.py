@@ -71,6 +71,20 @@ class Cloud:
         """Returns the boto3 client of `service`."""
         return self.session.client(service, endpoint_url=self.endpoint)
 
+    def assuming(self, bootstrap_role: str) -> "Cloud":
+        """Returns the same account as a role of its CDK bootstrap, known by what its name begins with."""
+        sts = self.client("sts")
+        account, region = sts.get_caller_identity()["Account"], self.session.region_name
+        role = f"arn:{self.session.get_partition_for_region(region)}:iam::{account}:role/{bootstrap_role}"
+        given = sts.assume_role(RoleArn=f"{role}-{account}-{region}", RoleSessionName="rft")["Credentials"]
+        session = boto3.Session(
+            aws_access_key_id=given["AccessKeyId"],
+            aws_secret_access_key=given["SecretAccessKey"],
+            aws_session_token=given["SessionToken"],
+            region_name=region,
+        )
+        return Cloud(name=self.name, endpoint=self.endpoint, session=session)
+
     def deployed(self, stack: str) -> "Deployed":
         """Returns the deployed environment `stack`.
 
@@ -129,13 +143,22 @@ class Deployed:
         Raises:
             CloudError: The request was refused.
         """
+        body = self.invoke(self.outputs["Start"], request)
+        return self.run(body["run"]), bool(body["started"])
+
+    def invoke(self, function: str, request: Any) -> Any:
+        """Calls a function of the environment and returns its answer.
+
+        Raises:
+            CloudError: It failed, with what it said.
+        """
         answer = self.cloud.client("lambda").invoke(
-            FunctionName=self.outputs["Start"], Payload=json.dumps(request).encode()
+            FunctionName=function, Payload=json.dumps(request).encode()
         )
         body = json.loads(answer["Payload"].read())
         if answer.get("FunctionError"):
-            raise CloudError(f"the run was not started: {body.get('errorMessage', body)}")
-        return self.run(body["run"]), bool(body["started"])
+            raise CloudError(f"{self.stack}: {body.get('errorMessage', body)}")
+        return body
 
     def run(self, name: str) -> Run:
         """Returns the run called `name`.

@@ -77,7 +77,7 @@ def _measure(event: Mapping[str, Any]) -> dict[str, Any]:
         }
         for number, completion in enumerate(completions)
     ]
-    for completion, reward in zip(completions, _score(event["reward_version"], batch), strict=True):
+    for completion, reward in zip(completions, score(event["reward_version"], batch), strict=True):
         completion.update(reward)
     return {
         "index": item["index"],
@@ -135,8 +135,13 @@ def _sample(request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _score(version: str, batch: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the reward of every sample of a batch, in its order, as Bedrock would get it."""
+def score(version: str, batch: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the reward of every sample of a batch, in its order, as Bedrock would get it.
+
+    Raises:
+        RunError: The reward function is broken, or answers nonsense.
+        RewardUnavailableError: It could not score in its time, or what it depends on is down.
+    """
     function: LambdaClient = runs.client("lambda")
     answer = function.invoke(FunctionName=version, Payload=json.dumps(batch).encode())
     body = answer["Payload"].read()

@@ -263,7 +263,17 @@ class TestPermissions:
 
     def test_the_run_used_every_kind_of_role(self, calls):
         used = {role.rpartition("/")[2].removeprefix(f"{STACK}-") for role, _, _ in calls}
-        for part in ("Customization", "Reward", "Prepare", "Measure", "Train", "Decide", "Promote", "Report"):
+        for part in (
+            "Customization",
+            "Reward",
+            "Prepare",
+            "Rehearse",
+            "Measure",
+            "Train",
+            "Decide",
+            "Promote",
+            "Report",
+        ):
             assert any(part in role for role in used), part
 
     @pytest.mark.parametrize(
@@ -367,14 +377,15 @@ class TestChanges:
     ):
         before = deployments(client)
         (project.root / "teams/changing/reward.py").write_text(
+            "import re\n"
             "from lambdas.contract import InfrastructureError, Reward, Sample\n"
-            "scored = 0\n\n\n"
+            "from lambdas.rewards.numeric_answer import NumericAnswer\n\n"
+            "honest = NumericAnswer()\n\n\n"
             "def score(sample: Sample) -> Reward:\n"
-            "    global scored\n"
-            "    scored += 1\n"
-            "    if scored > 40:\n"
+            "    # Two numbers behind the row's id: a sample of the customization job.\n"
+            "    if re.search(r'train-[0-9]+-[0-9]+-[0-9]+$', sample.id):\n"
             "        raise InfrastructureError('the price list is gone')\n"
-            "    return Reward(float(len(sample.completion) % 2))\n"
+            "    return honest.score(sample)\n"
         )
         text = project.settings.read_text()
         head = text[: text.index("[reward.components")]
@@ -391,6 +402,33 @@ class TestChanges:
         assert deployments(client) == before
         assert environment.champion() in before
         assert environment.save_report(run, project.root / "reports") is not None
+
+    def test_fails_before_it_costs_when_the_reward_function_can_be_fooled(
+        self, project: Project, environment: Deployed, client: Clients
+    ):
+        (project.root / "teams/changing/reward.py").write_text(
+            "import re\n"
+            "from lambdas.contract import Reward, Sample\n\n\n"
+            "def score(sample: Sample) -> Reward:\n"
+            "    numbers = re.findall(r'[0-9]+(?:[.][0-9]+)?', sample.completion)\n"
+            "    return Reward(float([*map(float, numbers[-1:])] == [float(sample.reference_answer)]))\n"
+        )
+        (project.root / "teams/changing/rehearsal.jsonl").write_text(
+            '{"row": 2, "completion": "Who knows?", "at_most": 0.0, "name": "a shrug"}\n'
+        )
+        project.deploy()
+        run = ended(environment, environment.runs()[0])
+        assert run.status == "FAILED"
+        failure = environment.document(run, "failure.json")
+        assert failure["step"] == "Rehearse reward"
+        assert (
+            "The reward function can be fooled: the answer inside a denial earns 100%" in failure["sentence"]
+        )
+        verdict = environment.document(run, "gates/rehearsal.json")
+        assert {finding["rule"] for finding in verdict["findings"]} >= {"exploit-denial", "exploit-sign"}
+        assert verdict["facts"]["cases"] == {"given": 1, "failed": 0}
+        assert environment.document(run, "measured/base/00000.json") is None
+        assert jobs_running(client) == []
 
     def test_an_aborted_run_is_cleaned_up(self, environment: Deployed, client: Clients):
         run, _ = environment.start({"attempt": 7})

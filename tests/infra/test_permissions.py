@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from aws_cdk import aws_iam as iam
 from infra.config import load_platform, load_team
 from infra.environment import RftEnvironment
 from infra.permissions import allow, grant
-from tests.infra.conftest import ACCOUNT, BOUNDARY, ENV, REGION, Assembly, checked_app
+from tests.infra.conftest import ACCOUNT, BOUNDARY, ENV, REGION, REPOSITORY, Assembly, checked_app
 
 Statement = dict[str, Any]
 
@@ -38,7 +39,12 @@ WILDCARDS = {
         f"{ROWS}incoming/*": {"s3:GetObject"},
         f"{RUNS}run.json": {"s3:PutObject"},
         f"{RUNS}dataset.json": {"s3:PutObject"},
+        f"{RUNS}gates/dataset.json": {"s3:PutObject"},
         f"{RUNS}prompts.jsonl": {"s3:PutObject"},
+    },
+    "StepsRehearseRoleD9FFB092": {
+        f"{ROWS}datasets/*": {"s3:GetObject"},
+        f"{RUNS}gates/rehearsal.json": {"s3:PutObject"},
     },
     "StepsMeasureRole3739AC49": {
         DEPLOYMENTS: {"bedrock:InvokeModel"},
@@ -243,7 +249,7 @@ def test_no_role_is_shared_and_none_has_a_managed_policy(assembly: Assembly) -> 
             each["Properties"] for each in template.values() if each["Type"] == "AWS::Lambda::Function"
         ]
         roles = [each["Role"]["Fn::GetAtt"][0] for each in functions]
-        assert len(set(roles)) == len(roles) == 9
+        assert len(set(roles)) == len(roles) == 10
         for each in template.values():
             if each["Type"] == "AWS::IAM::Role":
                 assert "ManagedPolicyArns" not in each["Properties"]
@@ -428,8 +434,34 @@ def test_boundary_is_on_every_role_when_the_platform_sets_it(assembly: Assembly)
             if each["Type"] == "AWS::IAM::Role"
         ]
 
-    assert boundaries("rft-bounded-dev") == [f"arn:aws:iam::{ACCOUNT}:policy/{BOUNDARY}"] * 12
-    assert boundaries("rft-quotes-dev") == [None] * 12
+    assert boundaries("rft-bounded-dev") == [f"arn:aws:iam::{ACCOUNT}:policy/{BOUNDARY}"] * 13
+    assert boundaries("rft-quotes-dev") == [None] * 13
+
+
+def test_only_the_rehearsal_reads_the_cases_of_a_team(packages: Path, tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(REPOSITORY / "teams", root / "teams")
+    cases = root / "teams" / "quotes" / "rehearsal.jsonl"
+    cases.write_text('{"row": 1, "completion": "", "at_most": 0.0}\n')
+    app = checked_app(tmp_path / "assembly")
+    platform = load_platform(root)
+    team = load_team(root, "quotes", platform)
+    RftEnvironment(app, team=team, stage="dev", platform=platform, packages=packages, env=ENV)
+    app.synth()
+    template = Assembly(folder=tmp_path / "assembly").template("rft-quotes-dev")
+    (asset,) = (
+        path for path in (tmp_path / "assembly").glob("*.jsonl") if path.read_bytes() == cases.read_bytes()
+    )
+    name = asset.name.removeprefix("asset.")
+    start = template["Resources"]["RunStarterFunctionAD9141CF"]["Properties"]["Environment"]["Variables"]
+    assert f"/{name}" in json.dumps(start["SETTINGS"])
+    readers = [
+        role
+        for role, statements in policies(template).items()
+        for statement in statements
+        if any(name in spelled(resource) for resource in listed(statement["Resource"]))
+    ]
+    assert readers == ["StepsRehearseRoleD9FFB092"]
 
 
 # The security check of every synthesis

@@ -47,7 +47,7 @@ def test_fails_when_a_template_is_wrong(assembly: Assembly, tmp_path: Path) -> N
         ('"Runtime": "python3.14"', '"Runtime": "python2.7"'),
         ('"Action": "iam:PassRole"', '"Action": "iam:PassTheRole"'),
         ('"Ref": "Datasets0030EE04"', '"Ref": "Datasets"'),
-        (r"\"Next\": \"Measure base model\"", r"\"Nex\": \"Measure base model\""),
+        (r"\"Next\": \"Rehearse reward\"", r"\"Nex\": \"Rehearse reward\""),
     ):
         assert before in text
         text = text.replace(before, after)

@@ -47,6 +47,7 @@ DOCUMENT = {
     },
     "measurement": {"prompts": 100, "samples_per_prompt": 4, "temperature": 0.7, "concurrency": 10},
     "promotion": {"minimum_gain": 0.0, "confidence": 0.95},
+    "gates": {"rehearsal": {"max_hackability": 0.5}},
 }
 ITEM = {
     "index": 3,
@@ -73,6 +74,7 @@ ANSWERS: dict[str, list[Any]] = {
             }
         )
     ],
+    "Rehearse reward": [payload({"verdict": "pass", "sentence": "Rehearsal: nothing to object to."})],
     "Measure base model": [ITEM],
     "Measure candidate": [ITEM],
     "Measure prompt": [payload({"index": 3})],
@@ -183,6 +185,8 @@ def test_first_candidate_that_is_better_becomes_the_champion() -> None:
     done = go()
     assert done.path == [
         "Prepare dataset",
+        "Rehearse reward",
+        "Reward withstood?",
         "Measure base model",
         "Measure prompt",
         "Read tags",
@@ -296,6 +300,24 @@ def test_fails_when_bedrock_does(changes: State, step: str, error: str, cause: s
     (clean_up,) = done.asked("Clean up")
     assert clean_up["Payload"] == {"run": RUN, "step": step, "error": {"Error": error, "Cause": cause}}
     assert done.error == {"Error": "RunStopped", "Cause": "It failed, and this is why."}
+
+
+def test_fails_with_the_sentence_of_a_gate_that_closes() -> None:
+    done = go(Rehearse_reward=[payload({"verdict": "stop", "sentence": "Rehearsal: stops the run. Fooled."})])
+    assert done.path == [
+        "Prepare dataset",
+        "Rehearse reward",
+        "Reward withstood?",
+        "Clean up",
+        "Report failure",
+        "Run stopped",
+    ]
+    (clean_up,) = done.asked("Clean up")
+    assert clean_up["Payload"] == {
+        "run": RUN,
+        "step": "Rehearse reward",
+        "error": {"Error": "GateClosed", "Cause": "Rehearsal: stops the run. Fooled."},
+    }
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ MISTAKES = {
         "[approval]",
         [
             "teams/alpha/team.toml:28: approval: unknown key; allowed: dataset, description, encryption, "
-            "measurement, model, network, owner, promotion, reward, stages, tags, train_when, training"
+            "gates, measurement, model, network, owner, promotion, reward, stages, tags, train_when, training"
         ],
     ),
     "name of what the platform fills in": (
@@ -180,7 +180,7 @@ MISTAKES = {
         'owner = "alpha@example.com"\nname = "beta"',
         [
             'teams/alpha/team.toml:2: name = "beta": unknown key; allowed: dataset, description, encryption, '
-            "measurement, model, network, owner, promotion, reward, stages, tags, train_when, training"
+            "gates, measurement, model, network, owner, promotion, reward, stages, tags, train_when, training"
         ],
     ),
     "missing key": (
@@ -636,7 +636,7 @@ PLATFORM_MISTAKES = {
         "requried_tags",
         [
             'teams/platform.toml:1: requried_tags = ["cost-center"]: unknown key (did you mean required_tags?); '
-            "allowed: defaults, judges, limits, models, permissions_boundary, prices, required_tags, runbook, tags"
+            "allowed: defaults, delivery, judges, limits, models, permissions_boundary, prices, required_tags, runbook, tags"
         ],
     ),
     "default above its limit": (

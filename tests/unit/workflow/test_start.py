@@ -121,6 +121,16 @@ def test_another_attempt_or_other_training_settings_are_another_run(aws: Aws) ->
     assert ask(training={"epochCount": 2})["run"] in runs
 
 
+def test_what_the_gates_go_by_travels_with_the_run_and_does_not_name_it(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ask()
+    gates = {"dataset": {"personal_data": False}}
+    monkeypatch.setenv("SETTINGS", json.dumps({**SETTINGS, "gates": gates}))
+    assert ask()["run"] == first["run"]
+    assert document(aws, ask(attempt=2)["run"])["gates"] == gates
+
+
 def test_limits_are_no_content(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     before = ask()
     monkeypatch.setenv("SETTINGS", json.dumps(SETTINGS))
