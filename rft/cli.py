@@ -11,8 +11,9 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,7 +36,7 @@ from rich.text import Text
 from infra import config
 from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas, team_names
 from lambdas.dataset import DatasetError
-from rft import ci, scoring
+from rft import ci, fleet, scoring
 from rft.changes import ChangesError
 from rft.cloud import Cloud, CloudError, Deployed, Run
 from rft.cost import idle_month
@@ -235,38 +236,77 @@ def report(team: TeamName, stage: Stage = "dev", name: RunName = None, aws: OnAw
 
 
 @app.command()
-def status(aws: OnAws = False) -> None:
-    """Lists every team and stage with its stack, last run and champion."""
-    teams = load_teams(ROOT, None)
-    cloud = _cloud(aws)
+def status(
+    aws: OnAws = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write one page that needs no network.")] = None,
+) -> None:
+    """Shows how every stage of every team stands, in all their accounts, and what needs a person."""
+    teams, platform = load_teams(ROOT, None), load_platform(ROOT)
+    cloud, sources = _home(aws, teams)
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        MofNCompleteColumn(),
+    )
+    # To standard error: what reads the JSON is a program.
+    with Progress(*columns, TimeElapsedColumn(), console=err) as progress:
+        task = progress.add_task(f"Look at {cloud.name}", total=None)
+        rows = fleet.look(
+            teams,
+            platform,
+            fleet.Places(cloud, platform),
+            sources,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    found = fleet.Fleet(made_at=datetime.now(UTC), where=cloud.name, revision=sources.revision, rows=rows)
+    if html:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(fleet.page(found), encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(found.document(), indent=2))
+        return
     out.print(f"[dim]on {cloud.name}[/dim]", highlight=False)
-    table = Table("team", "stage", "stack", "last run", "result", "champion", box=None, header_style="bold")
-    for team in teams:
-        for stage in team.stages:
-            try:
-                deployed = cloud.deployed(team.stack_id(stage))
-            except CloudError:
-                table.add_row(team.name, stage, Text("not deployed", "dim"), "", "", "")
-                continue
-            last = next(iter(deployed.runs()), None)
-            decision = deployed.document(last, "decision.json") if last else None
-            table.add_row(
-                team.name,
-                stage,
-                deployed.status,
-                last.name if last else "",
-                _result(last, decision),
-                (deployed.champion() or "none").rpartition("/")[2],
-            )
-    out.print(table)
+    out.print(_table(found))
+    for row in rows:
+        for need in row.needs():
+            out.print(Text.assemble((f"{row.team} {row.stage}: ", "bold yellow"), need))
 
 
-def _result(run: Run | None, decision: dict[str, object] | None) -> str:
+def _home(aws: bool, teams: Sequence[Team]) -> tuple[Cloud, fleet.Sources]:
+    """Returns what a look at all stages starts from, and what they are compared with."""
+    regions = (stage.region for team in teams for stage in team.stages.values() if stage.region)
+    cloud = _cloud(aws, os.environ.get("AWS_REGION") or next(regions, None))
+    return cloud, fleet.Sources(ROOT, DATA / "embedded/cdk.out" if cloud.endpoint else ROOT / "cdk.out")
+
+
+def _table(found: fleet.Fleet) -> Table:
+    names = ("team", "stage", "stack", "last run", "result", "champion", "gain", "spent", "version", "drift")
+    table = Table(*names, box=None, header_style="bold")
+    for row in found.rows:
+        nothing = Text("out of reach", "red") if row.troubles else Text("not deployed", "dim")
+        drift = "-" if row.drift is None or row.drift.checked is None else str(len(row.drift.findings))
+        table.add_row(
+            row.team,
+            row.stage,
+            row.status or nothing,
+            row.run.name if row.run else "",
+            _result(row.run),
+            (row.champion.run or "" if row.champion else "none") if row.status else "",
+            fleet.gain(row.champion.gain) if row.champion else "",
+            fleet.money(row.spend) if row.status else "",
+            row.version.state if row.version else "",
+            drift if row.status else "",
+        )
+    return table
+
+
+def _result(run: fleet.LastRun | None) -> str:
     if run is None:
         return ""
-    if decision is None or run.status != "SUCCEEDED":
+    if run.promoted is None:
         return run.status.lower()
-    return f"{'promoted' if decision['promote'] else 'not promoted'}, gain {decision['gain']:+.3f}"
+    return "promoted" if run.promoted else "not promoted"
 
 
 @app.command()
