@@ -37,6 +37,7 @@ from infra import config
 from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas, team_names
 from lambdas.dataset import DatasetError
 from rft import ci, fleet, scoring
+from rft import lineage as origin
 from rft.changes import ChangesError
 from rft.cloud import Cloud, CloudError, Deployed, Run
 from rft.cost import idle_month
@@ -307,6 +308,75 @@ def _result(run: fleet.LastRun | None) -> str:
     if run.promoted is None:
         return run.status.lower()
     return "promoted" if run.promoted else "not promoted"
+
+
+@app.command()
+def lineage(
+    what: Annotated[
+        str | None, typer.Argument(help="ARN of a model, deployment or job; or a run.", metavar="[WHAT]")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Find what was trained on this: a SHA-256, or how it begins.")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Read the rows and check their hash.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    aws: OnAws = False,
+) -> None:
+    """Follows a model back to the rows it was trained on, or rows to the models that were trained on them."""
+    if (what is None) == (dataset is None):
+        raise CloudError("lineage: expected the ARN of a model or the name of a run, or --dataset SHA256")
+    teams, platform = load_teams(ROOT, None), load_platform(ROOT)
+    cloud, _ = _home(aws, teams)
+    environments, unread = [], []
+    for team, stage, found in fleet.Places(cloud, platform).stages(teams):
+        if isinstance(found, Deployed):
+            environments.append(found)
+        elif found is not None:
+            unread.append(f"{team.name} {stage}: {found}")
+    for each in unread:
+        err.print(f"[yellow]not searched:[/yellow] {escape(each)}", highlight=False, soft_wrap=True)
+    traces = (
+        origin.of(what, environments, verify=verify)
+        if what
+        else origin.of_dataset(dataset or "", environments)
+    )
+    if not traces:
+        raise CloudError(
+            f"no run of {len(environments)} deployed stages on {cloud.name} knows {what or dataset}"
+            " (a run is known by its manifest, which its report step writes)"
+        )
+    if as_json:
+        typer.echo(json.dumps([each.document() for each in traces], indent=2))
+        return
+    for trace in traces:
+        out.print(_told(trace))
+
+
+def _told(trace: origin.Trace) -> Table:
+    table = Table(box=None, show_header=False, title=trace.model or trace.run, title_justify="left")
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    training = (trace.settings.get("training") or {}).items()
+    checked = {True: ", verified", False: ", NOT THE ROWS THAT ARE KEPT NOW", None: ""}[trace.verified]
+    facts = [
+        ("run", f"{trace.run} of {trace.stack}: {trace.outcome}"),
+        ("job", trace.job),
+        ("base model", trace.base_model),
+        ("champion at", trace.deployment),
+        ("reward", trace.reward_version),
+        ("reward package", trace.reward_sha256),
+        ("settings", ", ".join(f"{name}={value}" for name, value in training)),
+        ("dataset", f"{trace.dataset_sha256}{checked}" if trace.dataset_sha256 else None),
+        *((f"{rows.name} rows", f"{rows.rows} in {rows.uri}, from {rows.source}") for rows in trace.rows),
+        ("revision", trace.revision or "not recorded"),
+        ("template", trace.template_sha256),
+        ("approver", trace.approver or "nobody was asked"),
+        ("manifest", trace.manifest + (f", locked until {trace.locked_until}" if trace.locked_until else "")),
+    ]
+    for name, value in facts:
+        if value:
+            table.add_row(name, Text(value))
+    return table
 
 
 @app.command()

@@ -186,6 +186,16 @@ class Deployed:
     outputs: Mapping[str, str]
 
     @property
+    def region(self) -> str:
+        """The region it is in."""
+        return self.outputs["Workflow"].split(":")[3]
+
+    @property
+    def account(self) -> str:
+        """The 12 digits of the account it is in."""
+        return self.outputs["Workflow"].split(":")[4]
+
+    @property
     def _states(self) -> "SFNClient":
         states: SFNClient = self.cloud.client("stepfunctions")
         return states
