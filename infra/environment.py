@@ -3,6 +3,7 @@
 Nothing here may depend on the names of team and stage: teams that ask for the same get the same template.
 """
 
+import re
 from pathlib import Path
 
 import aws_cdk as cdk
@@ -26,8 +27,8 @@ from infra.triggers import RunStarter, Triggers
 class RftEnvironment(cdk.Stack):
     """Datasets, reward function, training workflow and everything around them, for one team and stage.
 
-    `packages` holds what `rft package` built: `<team>/reward` and `workflow`. `revision` is the source's: a
-    tag, and so no part of the template.
+    `packages` holds what `rft package` built: `<team>/reward` and `workflow`. What the model card says of
+    team and sources, `description` and `revision`, are tags, and so no part of the template.
     """
 
     def __init__(
@@ -47,7 +48,11 @@ class RftEnvironment(cdk.Stack):
             team.stack_id(stage),
             env=env,
             description="Reinforcement fine-tuning environment of one team",
-            tags=team.tags(stage, platform) | ({"revision": revision} if revision else {}),
+            tags={
+                **team.tags(stage, platform),
+                "description": _tag_value(team.description),
+                **({"revision": revision} if revision else {}),
+            },
             termination_protection=lasting,
             analytics_reporting=False,
         )
@@ -77,7 +82,6 @@ class RftEnvironment(cdk.Stack):
             self,
             "Steps",
             code=code,
-            intended_use=team.description,
             base_model=team.model.base,
             inference=inference,
             rows=rows,
@@ -152,3 +156,19 @@ class RftEnvironment(cdk.Stack):
             "Topic": notifications.topic.topic_arn,
         }.items():
             cdk.CfnOutput(self, name, value=value)
+
+
+def _tag_value(text: str) -> str:
+    """A text as every service takes it for a tag: what they refuse as `=` and its bytes, cut to their limit.
+
+    Bedrock is the strictest: 256 characters of ASCII with little punctuation. What reads it turns it back:
+    lambdas/workflow/provenance.py.
+    """
+    spelled = ""
+    for character in " ".join(text.split()):
+        fits = re.fullmatch(r"[\w .:/+@-]", character, re.ASCII)
+        piece = character if fits else "".join(f"={byte:02X}" for byte in character.encode())
+        if len(spelled) + len(piece) > 253:
+            return f"{spelled}..."
+        spelled += piece
+    return spelled

@@ -38,7 +38,6 @@ class Steps(Construct):
         construct_id: str,
         *,
         code: lambda_.Code,
-        intended_use: str,
         base_model: str,
         inference: InferenceProfile,
         rows: Rows,
@@ -195,11 +194,7 @@ class Steps(Construct):
             "Writes the report of a run",
             minutes=5,
             memory_mb=1769,
-            environment={
-                "STACK_ID": cdk.Aws.STACK_ID,
-                "INTENDED_USE": intended_use,
-                **artifacts.lock_settings,
-            },
+            environment={"STACK_ID": cdk.Aws.STACK_ID, **artifacts.lock_settings},
             may=[
                 allow_unless_others("bedrock:GetModelCustomizationJob", on=[jobs]),
                 allow("cloudformation:DescribeStacks", "cloudformation:GetTemplate", on=[cdk.Aws.STACK_ID]),

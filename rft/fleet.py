@@ -287,7 +287,9 @@ def page(fleet: Fleet) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"ago": lambda when: ago(when, fleet.made_at), "money": money, "gain": gain}
+    pages.filters["ago"] = lambda when: ago(when, fleet.made_at)
+    pages.filters["money"] = money
+    pages.filters["gain"] = gain
     return pages.get_template("fleet.html.jinja").render(fleet=fleet)
 
 
@@ -508,7 +510,9 @@ def _needs(row: Row) -> Iterator[str]:
     elif row.status and "ROLLBACK" in row.status:
         yield f"the last deployment failed: {row.status}"
     for approval in row.approvals:
-        yield f"{approval.run} waits for approval" + (f" until {approval.until}" if approval.until else "")
+        yield f"{approval.run} waits for approval" + (
+            f" until {_day(approval.until)}" if approval.until else ""
+        )
     if row.run and row.run.status in ("FAILED", "TIMED_OUT"):
         yield f"{row.run.name} failed: {row.run.sentence or 'it left no reason'}"
     if row.spend and row.spend.budget and (row.spend.estimated or 0) > 0.8 * row.spend.budget:
@@ -521,6 +525,14 @@ def _needs(row: Row) -> Iterator[str]:
         yield f"{expiry.what} ends" + (f" on {expiry.when}" if expiry.when else " (legacy, no date yet)")
     if row.version and row.version.state == "behind":
         yield f"is behind the repository: {row.version.why}"
+
+
+def _day(moment: str) -> str:
+    """Returns a moment of a document for a person."""
+    try:
+        return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return moment
 
 
 def _is_current(root: Path, assembly: Path) -> bool:

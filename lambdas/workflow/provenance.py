@@ -6,6 +6,7 @@ What it takes to read and to lock it all stands with the step that does so, see 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 # What the stack's tags say of an environment; the others are the platform's and the team's own.
-_TAGS: Final = ("team", "stage", "owner", "revision")
+_TAGS: Final = ("team", "stage", "owner", "description", "revision")
 
 
 def template_sha256(template: Any) -> str:
@@ -30,7 +31,7 @@ def template_sha256(template: Any) -> str:
 def deployment(requested: str | None) -> dict[str, Any]:
     """Returns what of the stack made this run possible.
 
-    {"stack_id", "team", "stage", "owner", "revision", "template_sha256", "deployed_at",
+    {"stack_id", "team", "stage", "owner", "description", "revision", "template_sha256", "deployed_at",
     "changed_during_run"}; `changed_during_run` is true where the stack was deployed again after the run was
     requested: then the run began under another template. Where CloudFormation does not answer it is
     {"stack_id", "unknown": why}: a run is not lost for want of a line about it.
@@ -44,7 +45,7 @@ def deployment(requested: str | None) -> dict[str, Any]:
         template = formation.get_template(StackName=stack_id, TemplateStage="Original")["TemplateBody"]
     except (BotoCoreError, ClientError) as error:
         return {"stack_id": stack_id, "unknown": str(error)}
-    tags = {tag["Key"]: tag["Value"] for tag in stack.get("Tags", [])}
+    tags = {tag["Key"]: _said(tag["Value"]) for tag in stack.get("Tags", [])}
     deployed_at = stack.get("LastUpdatedTime") or stack["CreationTime"]
     return {
         "stack_id": stack_id,
@@ -53,6 +54,15 @@ def deployment(requested: str | None) -> dict[str, Any]:
         "deployed_at": deployed_at,
         "changed_during_run": deployed_at > datetime.fromisoformat(requested) if requested else None,
     }
+
+
+def _said(tag: str) -> str:
+    """Turns a tag's value back into the text it was made of (see infra/environment.py)."""
+    return re.sub(
+        "(?:=[0-9A-F]{2})+",
+        lambda found: bytes.fromhex(found[0].replace("=", "")).decode("utf-8", errors="replace"),
+        tag,
+    )
 
 
 def reward_sha256(version_arn: str | None) -> str | None:
@@ -79,7 +89,7 @@ def lock(run: str, paths: Iterable[str], until: datetime) -> None:
     """Locks these files of a run in their present version."""
     s3: S3Client = runs.client("s3")
     # Governance or compliance, by the stage's settings.
-    mode: Any = os.environ["LOCK_MODE"]
+    mode: Any = os.environ.get("LOCK_MODE")
     for path in paths:
         s3.put_object_retention(
             Bucket=os.environ["ARTIFACTS"],

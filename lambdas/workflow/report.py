@@ -14,7 +14,7 @@ Writes: runs/<run>/report.html, runs/<run>/manifest.json as below and, where the
     runs/<run>/model-card.md and model-card.html (see `model_card`). Where the stage asks for a lock, it locks
     the manifest, the cards and decision.json: from then on nobody can change how this model came about.
 Errors: botocore's own errors by their own names.
-Environment: STACK, STACK_ID, ARTIFACTS, INTENDED_USE (a sentence of the team's); with a lock LOCK_DAYS and
+Environment: STACK, STACK_ID, ARTIFACTS; with a lock LOCK_DAYS and
     LOCK_MODE (GOVERNANCE or COMPLIANCE); RFT_EMBEDDED is set where an embedded AWS runs this.
 IAM:
     - bedrock:GetModelCustomizationJob on model-customization-job/* (the service makes the ids);
@@ -35,7 +35,7 @@ empty lists mean that the run did not get that far.
     sentence        why, for a person
     failure         failure.json as it is; decision: decision.json; champion: what promoting did
     approver        who approved or rejected the model, null where nobody was asked
-    intended_use    what the team says it trains
+    intended_use    what the team says it trains, at most some 250 characters of it
     locked_until    until when nobody can change this file, null where the stage does not ask for a lock
     reward          {base, candidate}: {prompts, completions, mean, zero_share, full_share, cut_share,
                     output_tokens}; cut_share: of completions that met the token limit
@@ -126,7 +126,6 @@ class Facts:
     model_arn: str | None = None
     deployment: Mapping[str, Any] = field(default_factory=dict)
     reward_sha256: str | None = None
-    intended_use: str = ""
     locked_until: datetime | None = None
     steps: Sequence[Mapping[str, float | None]] = ()
     measured: Mapping[str, Measured] = field(default_factory=lambda: dict.fromkeys(SUBJECTS, ()))
@@ -189,7 +188,6 @@ def _facts(event: Mapping[str, Any]) -> Facts:
         model_arn=event.get("model_arn"),
         deployment=provenance.deployment(document.get("requested")),
         reward_sha256=provenance.reward_sha256(document.get("reward_version")),
-        intended_use=os.environ.get("INTENDED_USE", ""),
         locked_until=provenance.locked_until(),
         steps=read_steps(metrics[-1].decode()) if metrics else (),
         measured=measured,
@@ -263,7 +261,7 @@ def _manifest(facts: Facts) -> dict[str, Any]:
         "failure": facts.failure,
         "decision": facts.decision,
         "approver": ((facts.decision or {}).get("approval") or {}).get("by"),
-        "intended_use": facts.intended_use,
+        "intended_use": facts.deployment.get("description"),
         "locked_until": facts.locked_until,
         "champion": facts.champion,
         "reward": {subject: _rewards(facts.measured[subject]) for subject in SUBJECTS},

@@ -150,7 +150,7 @@ def _name_actions_and_resources() -> None:
         if service == "states" and resource == "*":
             return str(_json_object(body).get("resourceArn", "*"))
         qualifier = (query.get("Qualifier") or [""])[0]
-        if service == "lambda" and qualifier and path.endswith("/invocations"):
+        if service == "lambda" and qualifier and path.endswith(("/invocations", "/configuration")):
             return f"{resource}:{qualifier}"
         return resource
 

@@ -109,7 +109,7 @@ def test_there_is_none_without_a_model() -> None:
 
 def test_hostile_words_stay_words() -> None:
     hostile = runs.HOSTILE + "\n\n# Free models\n| a | b |\n[here](https://evil.example) `x` <b>"
-    found = manifest(intended_use=hostile)
+    found = manifest(deployment=runs.deployment() | {"description": hostile})
     pages = model_card.pages(found)
     html, markdown = pages["model-card.html"], pages["model-card.md"]
     assert "<script" not in html

@@ -65,7 +65,6 @@ def synthetic(prompts: int = 100, *, measured: dict[str, Rows] | None = None, **
         "model_arn": MODEL,
         "deployment": deployment(),
         "reward_sha256": "6Jk0Z2wZ1b8YbXl0bTnLJkz3oYQH1m0mQm3xk0m1m2E=",
-        "intended_use": "Answers the arithmetic of a sales-quote desk.",
         "steps": steps(40),
         "measured": measured,
         "inputs": {f"runs/{RUN}/run.json": "ab" * 32},
@@ -92,6 +91,7 @@ def deployment() -> dict[str, Any]:
         "team": "quotes",
         "stage": "dev",
         "owner": "quotes-ml@example.com",
+        "description": "Answers the arithmetic of a sales-quote desk.",
         "revision": "54f6bc3e0b1c4f0d9a7e54f6bc3e0b1c4f0d9a7e",
         "template_sha256": "c0" * 32,
         "deployed_at": datetime(2026, 11, 20, 9, 15, tzinfo=UTC),
@@ -629,7 +629,8 @@ class Cloud:
         if event_name.endswith("GetTemplate"):
             found = f"<TemplateBody>{escape(json.dumps({'Resources': {}}))}</TemplateBody>"
         else:
-            tags = {"team": "quotes", "owner": "quotes-ml@example.com", "revision": "54f6bc3", "other": "x"}
+            tags = {"team": "quotes", "owner": "quotes-ml@example.com", "revision": "54f6bc3"}
+            tags |= {"description": "Quotes=2C =E2=82=AC and more."}
             listed = "".join(
                 f"<member><Key>{key}</Key><Value>{value}</Value></member>" for key, value in tags.items()
             )
@@ -665,7 +666,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]
     for name in ("RFT_EMBEDDED", "AWS_ENDPOINT_URL", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     settings = {"STACK": "rft-quotes-dev", "STACK_ID": STACK_ID, "ARTIFACTS": "artifacts"}
-    for name, value in {**settings, "DATASETS": "datasets", "INTENDED_USE": "Quotes."}.items():
+    for name, value in {**settings, "DATASETS": "datasets"}.items():
         monkeypatch.setenv(name, value)
     # Another test's client may still be there.
     runs.client.cache_clear()
@@ -722,13 +723,14 @@ def test_reads_the_bucket_and_writes_both_files(environment: pytest.MonkeyPatch)
         "team": "quotes",
         "stage": None,
         "owner": "quotes-ml@example.com",
+        "description": "Quotes, € and more.",
         "revision": "54f6bc3",
         "template_sha256": provenance.template_sha256('{ "Resources" : {} }'),
         "deployed_at": "2026-11-20T09:15:00Z",
         "changed_during_run": None,
     }
     assert cloud.types[f"runs/{RUN}/model-card.md"] == "text/markdown; charset=utf-8"
-    assert "Quotes." in cloud.objects[f"runs/{RUN}/model-card.html"].decode()
+    assert "Quotes, € and more." in cloud.objects[f"runs/{RUN}/model-card.html"].decode()
     assert cloud.locked == {}, "no lock where none is asked for"
 
 
