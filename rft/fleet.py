@@ -366,6 +366,8 @@ def _row(team: Team, stage: str, platform: Platform, places: Places, sources: So
         return Row(**known, troubles=read.troubles)
     runs: list[Run] = read("runs", deployed.runs, [])
     champion = read("the champion", lambda: _champion(deployed))
+    # What serves is not idle: without knowing the champion nobody can tell.
+    told_apart = not any(each.startswith("the champion: ") for each in read.troubles)
     running = {run.name for run in runs if run.status == "RUNNING"}
     return Row(
         **known,
@@ -376,7 +378,11 @@ def _row(team: Team, stage: str, platform: Platform, places: Places, sources: So
         approvals=read("approvals", lambda: list(_approvals(deployed, runs)), ()),
         idle=read(
             "deployments",
-            lambda: list(_idle(deployed, champion.deployment if champion else None, running)),
+            lambda: (
+                list(_idle(deployed, champion.deployment if champion else None, running))
+                if told_apart
+                else ()
+            ),
             (),
         ),
         troubles=read.troubles,
