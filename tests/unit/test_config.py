@@ -389,6 +389,14 @@ MISTAKES = {
             '"arn:aws:kms:us-east-1:111122223333:key/01234567-89ab-cdef-0123-456789abcdef"'
         ],
     ),
+    "lock of what is thrown away": (
+        'retention = "throwaway"',
+        'retention = "throwaway"\nobject_lock_days = 30',
+        [
+            "teams/alpha/team.toml:9: stages.dev.object_lock_days = 30: "
+            "is for lasting stages: what is locked cannot be thrown away with its stack"
+        ],
+    ),
     "key in another region": (
         "[measurement]",
         '[encryption]\nkey_arn = "arn:aws:kms:us-west-2:111122223333:key/01234567-89ab-cdef-0123-456789abcdef"\n'

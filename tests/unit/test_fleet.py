@@ -46,6 +46,7 @@ class World:
 
     def __init__(self) -> None:
         self.refused: set[str] = set()
+        self.asked: set[tuple[str, str]] = set()
         self.stacks: dict[str, dict[str, Any]] = {STACK: self.stack(STACK)}
         self.objects: dict[str, bytes] = {f"runs/{RUN}/decision.json": json.dumps(DECISION).encode()}
         self.executions = [self.execution(RUN, "SUCCEEDED", hours=5)]
@@ -85,6 +86,7 @@ class World:
     def call(self, client: Any, operation: str, asked: dict[str, Any]) -> dict[str, Any]:
         model = client.meta.service_model.operation_model(operation)
         validate_parameters(asked, model.input_shape)
+        self.asked.add((client.meta.service_model.signing_name, operation))
         if operation in self.refused:
             self.refuse(client, operation, "AccessDenied")
         answer = getattr(self, xform_name(operation))(client, asked)
@@ -403,6 +405,23 @@ class TestVersion:
         newer = (assembly / "manifest.json").stat().st_mtime + 10
         os.utime(root / "teams/quotes/team.toml", (newer, newer))
         assert self.version(root, None)[0] == "unknown"
+
+
+def test_the_documented_role_may_read_all_that_is_read_and_nothing_else(world, team, platform, environments):
+    look(team, platform)
+    world.stacks[STACK]["DriftInformation"] = {"StackDriftStatus": "DRIFTED"}
+    look(team, platform)
+    lineage.of(DEPLOYMENT, environments)
+    text = (ROOT / "docs/operations.md").read_text().partition("## Fleet")[2]
+    policy = json.loads(re.search(r"```json\n(.*?)```", text, re.DOTALL)[1])
+    allowed = {
+        action
+        for statement in policy["Statement"]
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+    }
+    asked = {f"{service}:{operation}" for service, operation in world.asked if service != "sts"}
+    renamed = {"s3:ListObjectsV2": "s3:ListBucket"}
+    assert {renamed.get(each, each) for each in asked} | {"kms:Decrypt"} == allowed
 
 
 # --- the page ---
