@@ -262,7 +262,7 @@ MISTAKES = {
         'cost-center = "42"\nteam = "x"',
         [
             "teams/alpha/team.toml:4: tags: team cannot be set: "
-            "every stack carries team, stage and owner by itself, and aws: belongs to AWS"
+            "every stack carries team, stage, owner, description and revision by itself, and aws: belongs to AWS"
         ],
     ),
     "tag AWS refuses": (
@@ -393,7 +393,7 @@ MISTAKES = {
         'retention = "throwaway"',
         'retention = "throwaway"\nobject_lock_days = 30',
         [
-            "teams/alpha/team.toml:9: stages.dev.object_lock_days = 30: "
+            "teams/alpha/team.toml:8: stages.dev.object_lock_days = 30: "
             "is for lasting stages: what is locked cannot be thrown away with its stack"
         ],
     ),
@@ -644,7 +644,7 @@ PLATFORM_MISTAKES = {
         "requried_tags",
         [
             'teams/platform.toml:1: requried_tags = ["cost-center"]: unknown key (did you mean required_tags?); '
-            "allowed: defaults, delivery, judges, limits, models, permissions_boundary, prices, required_tags, runbook, tags"
+            "allowed: defaults, delivery, fleet, judges, limits, models, permissions_boundary, prices, required_tags, runbook, tags"
         ],
     ),
     "default above its limit": (
