@@ -70,7 +70,8 @@ assembly: install ## Synthesize teams once, into cdk.out: make assembly TEAMS=qu
 	@$(BIN)/rft package --target "$(TARGET)" $(foreach team,$(subst $(comma), ,$(TEAMS)),--team "$(team)")
 	@rm -rf cdk.out
 	@PATH="$(CURDIR)/$(BIN):$$PATH" node_modules/.bin/cdk synth --quiet --no-notices --build true \
-		--context "target=$(TARGET)" $(if $(TEAMS),--context "team=$(TEAMS)") --output cdk.out
+		--context "target=$(TARGET)" $(if $(TEAMS),--context "team=$(TEAMS)") --output cdk.out \
+		--context "revision=$$(git describe --always --dirty --abbrev=40 '--exclude=*')"
 
 .PHONY: review
 review: install ## Say what a change means for teams, as Markdown: make review TEAMS=quotes SINCE=origin/main
@@ -87,6 +88,11 @@ deploy: install ## Deploy cdk.out as it is: make deploy STACKS="rft-quotes-dev r
 .PHONY: smoke
 smoke: install ## Try out what was deployed: make smoke TEAMS=quotes STAGE=dev
 	@$(BIN)/rft ci smoke "$(TEAMS)" --stage "$(STAGE)"
+
+.PHONY: fleet
+fleet: install ## Look at all stages in all accounts, into build/fleet.html and build/fleet.json
+	@mkdir -p build
+	@$(BIN)/rft status --aws --json --html build/fleet.html >build/fleet.json
 
 .PHONY: drift
 drift: install ## List what was changed by hand: make drift STACKS=rft-quotes-dev

@@ -12,8 +12,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,7 +37,8 @@ from rich.text import Text
 from infra import config
 from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas, team_names
 from lambdas.dataset import DatasetError
-from rft import ci, scoring
+from rft import ci, fleet, scoring
+from rft import lineage as origin
 from rft.changes import ChangesError
 from rft.cloud import Cloud, CloudError, Deployed, Run
 from rft.cost import idle_month
@@ -359,38 +361,146 @@ def history(
 
 
 @app.command()
-def status(aws: OnAws = False) -> None:
-    """Lists every team and stage with its stack, last run and champion."""
-    teams = load_teams(ROOT, None)
-    cloud = _cloud(aws)
+def status(
+    aws: OnAws = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write one page that needs no network.")] = None,
+) -> None:
+    """Shows how every stage of every team stands, in all their accounts, and what needs a person."""
+    teams, platform = load_teams(ROOT, None), load_platform(ROOT)
+    cloud, sources = _home(aws, teams)
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        MofNCompleteColumn(),
+    )
+    # To standard error: what reads the JSON is a program.
+    with Progress(*columns, TimeElapsedColumn(), console=err) as progress:
+        task = progress.add_task(f"Look at {cloud.name}", total=None)
+        rows = fleet.look(
+            teams,
+            platform,
+            fleet.Places(cloud, platform),
+            sources,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    found = fleet.Fleet(made_at=datetime.now(UTC), where=cloud.name, revision=sources.revision, rows=rows)
+    if html:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(fleet.page(found), encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(found.document(), indent=2))
+        return
     out.print(f"[dim]on {cloud.name}[/dim]", highlight=False)
-    table = Table("team", "stage", "stack", "last run", "result", "champion", box=None, header_style="bold")
-    for team in teams:
-        for stage in team.stages:
-            try:
-                deployed = cloud.deployed(team.stack_id(stage))
-            except CloudError:
-                table.add_row(team.name, stage, Text("not deployed", "dim"), "", "", "")
-                continue
-            last = next(iter(deployed.runs()), None)
-            decision = deployed.document(last, "decision.json") if last else None
-            table.add_row(
-                team.name,
-                stage,
-                deployed.status,
-                last.name if last else "",
-                _result(last, decision),
-                (deployed.champion() or "none").rpartition("/")[2],
-            )
-    out.print(table)
+    out.print(_table(found))
+    for row in rows:
+        for need in row.needs():
+            out.print(Text.assemble((f"{row.team} {row.stage}: ", "bold yellow"), need))
 
 
-def _result(run: Run | None, decision: dict[str, object] | None) -> str:
+def _home(aws: bool, teams: Sequence[Team]) -> tuple[Cloud, fleet.Sources]:
+    """Returns what a look at all stages starts from, and what they are compared with."""
+    regions = (stage.region for team in teams for stage in team.stages.values() if stage.region)
+    cloud = _cloud(aws, os.environ.get("AWS_REGION") or next(regions, None))
+    return cloud, fleet.Sources(ROOT, DATA / "embedded/cdk.out" if cloud.endpoint else ROOT / "cdk.out")
+
+
+def _table(found: fleet.Fleet) -> Table:
+    names = ("team", "stage", "stack", "last run", "result", "champion", "gain", "spent", "version", "drift")
+    table = Table(*names, box=None, header_style="bold")
+    for row in found.rows:
+        nothing = Text("out of reach", "red") if row.troubles else Text("not deployed", "dim")
+        drift = "-" if row.drift is None or row.drift.checked is None else str(len(row.drift.findings))
+        table.add_row(
+            row.team,
+            row.stage,
+            row.status or nothing,
+            row.run.name if row.run else "",
+            _result(row.run),
+            (row.champion.run or "" if row.champion else "none") if row.status else "",
+            fleet.gain(row.champion.gain) if row.champion else "",
+            fleet.money(row.spend) if row.status else "",
+            row.version.state if row.version else "",
+            drift if row.status else "",
+        )
+    return table
+
+
+def _result(run: fleet.LastRun | None) -> str:
     if run is None:
         return ""
-    if decision is None or run.status != "SUCCEEDED":
+    if run.promoted is None:
         return run.status.lower()
-    return f"{'promoted' if decision['promote'] else 'not promoted'}, gain {decision['gain']:+.3f}"
+    return "promoted" if run.promoted else "not promoted"
+
+
+@app.command()
+def lineage(
+    what: Annotated[
+        str | None, typer.Argument(help="ARN of a model, deployment or job; or a run.", metavar="[WHAT]")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Find what was trained on this: a SHA-256, or how it begins.")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Read the rows and check their hash.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    aws: OnAws = False,
+) -> None:
+    """Follows a model back to the rows it was trained on, or rows to the models that were trained on them."""
+    if (what is None) == (dataset is None):
+        raise CloudError("lineage: expected the ARN of a model or the name of a run, or --dataset SHA256")
+    teams, platform = load_teams(ROOT, None), load_platform(ROOT)
+    cloud, _ = _home(aws, teams)
+    environments, unread = [], []
+    for team, stage, found in fleet.Places(cloud, platform).stages(teams):
+        if isinstance(found, Deployed):
+            environments.append(found)
+        elif found is not None:
+            unread.append(f"{team.name} {stage}: {found}")
+    for each in unread:
+        err.print(f"[yellow]not searched:[/yellow] {escape(each)}", highlight=False, soft_wrap=True)
+    traces = (
+        origin.of(what, environments, verify=verify)
+        if what
+        else origin.of_dataset(dataset or "", environments)
+    )
+    if not traces:
+        raise CloudError(
+            f"no run of {len(environments)} deployed stages on {cloud.name} knows {what or dataset}"
+            " (a run is known by its manifest, which its report step writes)"
+        )
+    if as_json:
+        typer.echo(json.dumps([each.document() for each in traces], indent=2))
+        return
+    for trace in traces:
+        out.print(_told(trace))
+
+
+def _told(trace: origin.Trace) -> Table:
+    table = Table(box=None, show_header=False, title=trace.model or trace.run, title_justify="left")
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    training = (trace.settings.get("training") or {}).items()
+    checked = {True: ", verified", False: ", NOT THE ROWS THAT ARE KEPT NOW", None: ""}[trace.verified]
+    facts = [
+        ("run", f"{trace.run} of {trace.stack}: {trace.outcome}"),
+        ("job", trace.job),
+        ("base model", trace.base_model),
+        ("champion at", trace.deployment),
+        ("reward", trace.reward_version),
+        ("reward package", trace.reward_sha256),
+        ("settings", ", ".join(f"{name}={value}" for name, value in training)),
+        ("dataset", f"{trace.dataset_sha256}{checked}" if trace.dataset_sha256 else None),
+        *((f"{rows.name} rows", f"{rows.rows} in {rows.uri}, from {rows.source}") for rows in trace.rows),
+        ("revision", trace.revision or "not recorded"),
+        ("template", trace.template_sha256),
+        ("approver", trace.approver or "nobody was asked"),
+        ("manifest", trace.manifest + (f", locked until {trace.locked_until}" if trace.locked_until else "")),
+    ]
+    for name, value in facts:
+        if value:
+            table.add_row(name, Text(value))
+    return table
 
 
 @app.command()

@@ -173,10 +173,10 @@ def lambda_logs() -> None:
 
 
 def bucket_properties() -> None:
-    """Applies Tags, BucketEncryption and LifecycleConfiguration of AWS::S3::Bucket, and the stack's tags.
+    """Applies tags, encryption, lifecycle and Object Lock of AWS::S3::Bucket, and the stack's tags.
 
-    Gap: the emulator drops these three properties without a word, and does not propagate stack tags to
-    buckets.
+    Gap: the emulator drops these properties of AWS::S3::Bucket without a word, and does not propagate stack
+    tags to buckets.
     """
     provisioners._STACK_TAG_PROPERTY["AWS::S3::Bucket"] = ("Tags", "list")
     handlers = provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"]
@@ -205,6 +205,8 @@ def _apply_bucket_properties(bucket: str, properties: Mapping[str, Any]) -> None
     if lifecycle := properties.get("LifecycleConfiguration"):
         rules = [_lifecycle_rule(rule) for rule in lifecycle["Rules"]]
         _put_bucket("LifecycleConfiguration", bucket, s3._put_bucket_lifecycle, {"Rules": rules})
+    if properties.get("ObjectLockEnabled"):
+        s3._bucket_object_lock.setdefault(bucket, {"enabled": True, "default_retention": None})
 
 
 def _put_bucket(what: str, bucket: str, put: Callable[[str, bytes], Any], value: Mapping[str, Any]) -> None:

@@ -61,7 +61,7 @@ def synthesize(
 
     def synthesize(root: Path, teams: str, stage: str) -> Path:
         folder = tmp_path_factory.mktemp("assembly")
-        context = {"team": teams, "stage": stage, "target": "embedded"}
+        context = {"team": teams, "stage": stage, "target": "embedded", "revision": "54f6bc3"}
         environment = aws.environment(os.environ) | {
             "CDK_OUTDIR": str(folder),
             "CDK_CONTEXT_JSON": json.dumps(json.loads((root / "cdk.json").read_text())["context"] | context),
