@@ -4,6 +4,7 @@ The verbs act on the embedded AWS while one is running, and on the account of th
 `--aws` always means the account. Each says which one it means before it does anything.
 """
 
+import datetime
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,13 +33,15 @@ from rich.table import Table
 from rich.text import Text
 
 from infra import config
-from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas
+from infra.config import Platform, SettingsError, Team, load_platform, load_team, load_teams, schemas
 from rft.cloud import Cloud, CloudError, Deployed, Run
 from rft.cost import idle_month
 from rft.delivery import Cdk, DeliveryError
 from rft.embedded.aws import EmbeddedAws, EmbeddedAwsError
 from rft.execution_policy import Place, execution_policies
 from rft.packaging import PackagingError, package
+from rft.retire import Retired, entry_text, expired, expiring, record, retired
+from rft.retirement import Item, Retirement
 from rft.toolchain import ToolchainError, require_node
 from rft.watching import Watch, duration
 
@@ -67,7 +70,7 @@ def _team(name: str) -> Team:
 
 def _cloud(on_aws: bool, region: str | None = None) -> Cloud:
     running = None if on_aws else EmbeddedAws.find(DATA / "embedded")
-    return Cloud.embedded(running) if running else Cloud.account(region)
+    return Cloud.embedded(running, region) if running else Cloud.account(region)
 
 
 def _deployed(name: str, stage: str, on_aws: bool) -> Deployed:
@@ -252,6 +255,8 @@ def status(aws: OnAws = False) -> None:
                 (deployed.champion() or "none").rpartition("/")[2],
             )
     out.print(table)
+    for sentence in expiring(teams, _today()):
+        out.print(f"[yellow]{sentence}[/yellow]", highlight=False)
 
 
 def _result(run: Run | None, decision: dict[str, object] | None) -> str:
@@ -288,6 +293,176 @@ def _known(team: Team, stage: str) -> config.Stage:
     if stage not in team.stages:
         raise CloudError(f"team {team.name} has no stage {stage!r} (stages: {', '.join(team.stages)})")
     return team.stages[stage]
+
+
+def _today() -> datetime.date:
+    return datetime.datetime.now(datetime.UTC).date()
+
+
+@app.command(name="expired")
+def expired_() -> None:
+    """Prints the throw-away stages whose last day is over, as JSON."""
+    # To standard output as it is: what reads it is a program.
+    typer.echo(json.dumps(expired(load_teams(ROOT, None), _today())))
+
+
+@app.command(name="retire")
+def retire_(
+    team: TeamName,
+    stage: Annotated[
+        str | None, typer.Option(help="One of the team's stages; all of them without it.")
+    ] = None,
+    yes: Annotated[
+        int,
+        typer.Option("--yes", "-y", count=True, help="Do not ask; twice where kept data is to go as well."),
+    ] = 0,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Also delete the data, key and logs that a lasting stage keeps.")
+    ] = False,
+    keep_data: Annotated[
+        bool, typer.Option("--keep-data", help="Refuse to retire a stage whose data goes with its stack.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    aws: OnAws = False,
+) -> None:
+    """Takes a stage away: stops what runs, deletes what is deployed and its stack, and says what is left."""
+    if purge and keep_data:
+        raise CloudError("--purge deletes the data and --keep-data keeps it: choose one of them")
+    platform = load_platform(ROOT)
+    left = False
+    for name, region, account, tags in _places(team, stage, platform):
+        cloud = _cloud(aws, region)
+        stack = f"rft-{team}-{name}"
+        out.print(f"\n[bold]{stack}[/bold] [dim]on {cloud.name}[/dim]", highlight=False)
+        here = cloud.identity()
+        if account and cloud.endpoint is None and here != account:
+            raise CloudError(
+                f"{stack} is in account {account} and the credentials are for {here}: sign in there, "
+                f"and retire it with --stage {name}"
+            )
+        retirement = Retirement(cloud, stack, purge=purge, tags=tags, prices=platform.prices)
+        rest = _retire(retirement, stack, platform, yes, keep_data, dry_run)
+        if rest is None:
+            continue
+        if any(item.fate == "left" for item in rest):
+            left = True
+            continue
+        entry = Retired(
+            date=_today(),
+            account=here,
+            region=cloud.region,
+            kept=tuple(f"{item.kind} {item.name}" for item in rest),
+        )
+        if cloud.endpoint is None:
+            record(ROOT, team, name, entry)
+            out.print("Written to teams/retired.toml; bring it along with the change that removes the stage:")
+            out.print(entry_text(team, name, entry), highlight=False, markup=False, soft_wrap=True)
+    if left:
+        raise typer.Exit(1)
+
+
+def _places(
+    team: str, stage: str | None, platform: Platform
+) -> list[tuple[str, str | None, str | None, dict[str, str]]]:
+    """Stage, region, account and tags of what is to be retired; also of a folder that is gone already."""
+    if team in config.team_names(ROOT):
+        settings = _team(team)
+        stages = [_known(settings, stage)] if stage else list(settings.stages.values())
+        return [(each.name, each.region, each.account, _tags(team, each.name, platform)) for each in stages]
+    ended = retired(ROOT).get(team, {})
+    if not ended or (stage and stage not in ended):
+        # The usual words for a team or stage that there is not.
+        _team(team)
+    return [
+        (name, each.region, each.account, _tags(team, name, platform))
+        for name, each in ended.items()
+        if stage in (None, name)
+    ]
+
+
+def _tags(team: str, stage: str, platform: Platform) -> dict[str, str]:
+    return {**platform.tags, "team": team, "stage": stage}
+
+
+def _retire(
+    retirement: Retirement, stack: str, platform: Platform, yes: int, keep_data: bool, dry_run: bool
+) -> list[Item] | None:
+    """Shows the plan, asks, carries it out; returns what is there afterwards, None where nothing was done."""
+    with _step("Look at what there is"):
+        plan = retirement.plan()
+        obstacles = retirement.obstacles()
+        goes_along = retirement.data_goes_along()
+        purged = retirement.purges()
+    currency = platform.prices.currency if platform.prices else ""
+    if plan:
+        out.print(_items_table(plan, currency))
+    else:
+        out.print("Nothing of it is there.")
+    if obstacles:
+        raise CloudError("\n".join(obstacles))
+    if keep_data and goes_along:
+        raise CloudError(
+            f"the data of {stack} goes with its stack, because the stage is deployed as a throw-away one: "
+            'copy what you need, or set retention = "lasting" in team.toml and deploy it before you retire it'
+        )
+    if dry_run:
+        return None
+    if any(item.fate != "kept" for item in plan):
+        _agree(stack, yes, purged)
+        for name, step in retirement.steps():
+            with _telling_step(name) as say:
+                step(say)
+    with _step("Look at what is left"):
+        rest = retirement.rest()
+    if rest:
+        out.print(_items_table(rest, currency))
+    if any(item.fate == "left" for item in rest):
+        out.print("[bold red]This is left, and may cost money.[/bold red] Begin again when it can go.")
+    else:
+        kept = "Kept on purpose is what the table shows; nothing else" if rest else "Nothing"
+        out.print(f"[bold green]{kept} of it is left that costs money.[/bold green]", highlight=False)
+    return rest
+
+
+def _agree(stack: str, yes: int, purged: bool) -> None:
+    """Asks whether to go on; data that was meant to last takes the stack's name."""
+    if yes >= (2 if purged else 1):
+        return
+    if not sys.stdin.isatty():
+        flags = "--yes --yes, because data that was meant to last is deleted" if purged else "--yes"
+        raise CloudError(f"nobody is there to ask: look at the plan, and give {flags}")
+    if purged:
+        if typer.prompt("Data that was meant to last is deleted for good. Type the stack's name") != stack:
+            raise CloudError("that is not its name; nothing was done")
+    elif not typer.confirm("Go on?"):
+        raise CloudError("nothing was done")
+
+
+def _items_table(items: list[Item], currency: str) -> Table:
+    table = Table("what", "name", "", f"{currency} a month".strip(), "becomes", box=None, header_style="bold")
+    colors = {"kept": "green", "left": "bold red", "stopped": "yellow", "deleted": "yellow"}
+    for item in items:
+        month = "no price" if item.month is None else f"{item.month:.2f}" if item.month else ""
+        fate = Text(item.fate, colors[item.fate])
+        table.add_row(item.kind, Text(item.name), Text(item.note, "dim"), month, fate)
+    table.columns[1].overflow = "fold"
+    table.columns[3].justify = "right"
+    return table
+
+
+@contextmanager
+def _telling_step(text: str) -> Iterator[Callable[[str], None]]:
+    """Shows one piece of work with its time, and what it says of itself meanwhile."""
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[said]}", markup=True),
+    )
+    with Progress(*columns, console=out) as progress:
+        task = progress.add_task(text, total=1, said="")
+        yield lambda said: progress.update(task, said=said)
+        progress.update(task, completed=1, said="")
 
 
 @app.command()
