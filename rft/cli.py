@@ -39,9 +39,11 @@ from rft.cost import idle_month
 from rft.delivery import Cdk, DeliveryError
 from rft.embedded.aws import EmbeddedAws, EmbeddedAwsError
 from rft.execution_policy import Place, execution_policies
+from rft.new_team import TASKS, NewTeam, NewTeamError, Request, Task, write_team
 from rft.packaging import PackagingError, package
 from rft.retire import Retired, entry_text, expired, expiring, record, retired
 from rft.retirement import Item, Retirement
+from rft.rows import Columns, RowsError
 from rft.toolchain import ToolchainError, require_node
 from rft.watching import Watch, duration
 
@@ -299,6 +301,121 @@ def _today() -> datetime.date:
     return datetime.datetime.now(datetime.UTC).date()
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def new(
+    context: typer.Context,
+    team: Annotated[str, typer.Argument(help="The new team's name, and its folder's.", metavar="TEAM")],
+    owner: Annotated[str | None, typer.Option(help="E-mail address of who answers for it.")] = None,
+    description: Annotated[str | None, typer.Option(help="What it trains, in a sentence.")] = None,
+    task: Annotated[str | None, typer.Option(help=f"What an answer is: {', '.join(TASKS)}.")] = None,
+    train: Annotated[
+        str | None, typer.Option(help="Rows: CSV, chat JSONL, Bedrock's logs, or s3://bucket/key.")
+    ] = None,
+    evaluation: Annotated[
+        str | None, typer.Option(help="Held-out rows, in any of the same shapes; split off without it.")
+    ] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="The column with the prompts.")] = None,
+    answer_column: Annotated[str | None, typer.Option(help="The column with the right answers.")] = None,
+    held_out: Annotated[float, typer.Option(min=0.01, max=0.5, help="Share of prompts split off.")] = 0.2,
+    base_model: Annotated[str | None, typer.Option(help="One of the platform's models.")] = None,
+) -> None:
+    """Writes the folder of a new team, from a file of rows or with synthetic ones to begin with.
+
+    Tags that the platform asks for are flags of their own: --cost-center sales-tools.
+    """
+    platform = load_platform(ROOT)
+    tags = _extra_tags(context.args, platform)
+    required = [tag for tag in platform.required_tags if tag not in {**platform.tags, **tags}]
+    missing = [
+        flag for flag, value in (("owner", owner), ("description", description), ("task", task)) if not value
+    ] + required
+    if missing and not sys.stdin.isatty():
+        raise NewTeamError(f"also needed: {', '.join(f'--{flag}' for flag in missing)}")
+    asked = bool(missing)
+    owner = owner or typer.prompt("E-mail address of who answers for it")
+    description = description or typer.prompt("What it trains, in a sentence")
+    task = task or _ask_for_task()
+    if asked and train is None:
+        train = typer.prompt(
+            "File with rows (empty: synthetic ones to begin with)", default="", show_default=False
+        )
+    for tag in required:
+        tags[tag] = typer.prompt(f"Tag {tag}")
+    request = Request(
+        name=team,
+        owner=owner,
+        description=description,
+        task=task,
+        tags=tags,
+        train=train or None,
+        evaluation=evaluation,
+        columns=Columns(prompt=prompt_column, answer=answer_column),
+        held_out=held_out,
+        base_model=base_model,
+    )
+    with _step("Convert and check the rows"):
+        made = write_team(ROOT, request, platform)
+    _show_new(made, TASKS[task])
+
+
+def _extra_tags(words: list[str], platform: Platform) -> dict[str, str]:
+    """The tags among the flags that the command does not know by itself."""
+    tags: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        flag, sign, value = rest.pop(0).partition("=")
+        name = flag.removeprefix("--")
+        if not flag.startswith("--") or name not in platform.required_tags:
+            known = ", ".join(f"--{tag}" for tag in platform.required_tags) or "none"
+            raise NewTeamError(f"{flag}: no such option (the platform's tags: {known}); see `rft new --help`")
+        if not sign and not rest:
+            raise NewTeamError(f"{flag}: a value is missing")
+        tags[name] = value if sign else rest.pop(0)
+    return tags
+
+
+def _ask_for_task() -> str:
+    table = Table(box=None, show_header=False)
+    for number, (name, each) in enumerate(TASKS.items(), 1):
+        table.add_row(str(number), Text(name, "bold"), each.says, Text(each.function, "dim"))
+    out.print("What is an answer?")
+    out.print(table)
+    names = list(TASKS)
+    while True:
+        said = str(typer.prompt("Number or name")).strip()
+        if said in TASKS:
+            return said
+        if said.isdecimal() and 1 <= int(said) <= len(names):
+            return names[int(said) - 1]
+        out.print(f"1 to {len(names)}, or a name")
+
+
+def _show_new(made: NewTeam, task: Task) -> None:
+    """What became of the rows, and what to do next."""
+    table = Table("rows", "", "lines", box=None, header_style="bold")
+    for each in made.read:
+        table.add_row(f"{each.read:,}", Text(f"read: {each.shape}"))
+        for reason, lines in each.dropped.items():
+            shown = ", ".join(map(str, lines[:5])) + (", ..." if len(lines) > 5 else "")
+            table.add_row(f"-{len(lines):,}", Text(reason, "yellow"), Text(shown, "dim"))
+    if made.train is not None and made.evaluation is not None:
+        table.add_row(f"{len(made.train.rows):,}", Text("to train on", "bold"))
+        table.add_row(f"{len(made.evaluation.rows):,}", Text("held out", "bold"))
+        out.print(table)
+    if made.own_instructions and made.instruction:
+        out.print(
+            f"[yellow]{made.own_instructions:,} rows have a system message of their own.[/yellow]"
+            " It has to ask for the form that the reward looks for:",
+            highlight=False,
+        )
+        out.print(f"  {made.instruction}", highlight=False, markup=False)
+    name = made.team.name
+    said = Text(f"teams/{name}", "bold")
+    said.append(f" scores by {task.function}: {task.says}.\n", "not bold")
+    said.append(f"Try it on the embedded AWS: make local TEAM={name}", "not bold")
+    out.print(Panel(said), highlight=False)
+
+
 @app.command(name="expired")
 def expired_() -> None:
     """Prints the throw-away stages whose last day is over, as JSON."""
@@ -549,7 +666,9 @@ def main() -> None:
         CloudError,
         DeliveryError,
         EmbeddedAwsError,
+        NewTeamError,
         PackagingError,
+        RowsError,
         ToolchainError,
     ) as error:
         err.print(f"[bold red]rft:[/bold red] {error}", highlight=False, soft_wrap=True)

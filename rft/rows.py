@@ -1,4 +1,4 @@
-"""Makes rows of a dataset from what teams have: CSV, chats as OpenAI and Hugging Face write them, Bedrock's logs.
+"""Makes rows of a dataset from what teams have: CSV, chats of OpenAI and Hugging Face, Bedrock's logs.
 
 A row that cannot be one is dropped and counted, with the reason and the lines: nothing is guessed into it.
 Nothing here knows of rewards; what a reference answer has to look like is for the caller to say.
@@ -64,7 +64,7 @@ class _DropError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """What the columns of a CSV, or the keys of flat JSON, are called; None guesses. `answers` are the guesses."""
+    """What the columns of a CSV or keys of flat JSON are called; None guesses, an answer by `answers`."""
 
     prompt: str | None = None
     answer: str | None = None
@@ -73,7 +73,7 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """What a file gave: its shape in words, rows with the line each came from, and what was dropped and why."""
+    """What a file gave: its shape in words, rows with their lines, and the lines dropped, by reason."""
 
     shape: str
     rows: tuple[tuple[int, dict[str, Any]], ...]
@@ -439,7 +439,7 @@ def _reference(value: Any) -> str | dict[str, Any]:
     """A reference as a row may have it: a text or an object. A list has to wait for who knows what it is."""
     if isinstance(value, str) and value.strip():
         return value.strip()
-    if isinstance(value, bool) or isinstance(value, int | float):
+    if isinstance(value, int | float):
         return json.dumps(value)
     if isinstance(value, dict) and value:
         return value

@@ -49,7 +49,7 @@ def deploy(client: Clients) -> Deploy:
 
 @pytest.fixture(scope="session", name="deploy_assembly")
 def deploy_assembly_fixture() -> Deploy:
-    """Creates or updates a stack of an assembly with any clients: deploy_assembly(client, assembly, stack)."""
+    """Creates or updates a stack with any clients: deploy_assembly(client, assembly, stack) -> outputs."""
     return deploy_assembly
 
 

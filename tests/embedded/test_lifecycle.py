@@ -1,4 +1,4 @@
-"""A team's life beside others and its end: stages that stand side by side, and retirements that leave nothing."""
+"""A team's life beside others and its end: stages side by side, and retirements that leave nothing."""
 
 import re
 import shutil
