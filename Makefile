@@ -4,6 +4,7 @@
 PYTHON ?= python3
 TEAM ?= quotes
 BIN := .venv/bin
+comma := ,
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -51,8 +52,45 @@ infra: install ## Tests of the templates
 embedded: install ## Tests that deploy to the embedded AWS and train there
 	$(BIN)/python -m pytest tests/embedded
 
+# What a delivery pipeline calls, in this order; .github/workflows does, and any other pipeline can.
+STAGE ?= dev
+SINCE ?=
+TARGET ?= aws
+REGION ?= us-east-1
+
+.PHONY: changed
+changed: install ## Print the teams and stacks that the commits since a revision touch: make changed SINCE=origin/main
+	@$(BIN)/rft ci changed --since "$(SINCE)"
+
+.PHONY: assembly
+assembly: install ## Synthesize teams once, into cdk.out: make assembly TEAMS=quotes,support
+	@$(BIN)/rft package --target "$(TARGET)" $(foreach team,$(subst $(comma), ,$(TEAMS)),--team "$(team)")
+	@rm -rf cdk.out
+	@PATH="$(CURDIR)/$(BIN):$$PATH" node_modules/.bin/cdk synth --quiet --no-notices --build true \
+		--context "target=$(TARGET)" $(if $(TEAMS),--context "team=$(TEAMS)") --output cdk.out
+
+.PHONY: review
+review: install ## Say what a change means for teams, as Markdown: make review TEAMS=quotes SINCE=origin/main
+	@$(foreach team,$(subst $(comma), ,$(TEAMS)),$(BIN)/rft check "$(team)" --markdown --against "$(SINCE)" &&) true
+
+.PHONY: diff
+diff: install ## Compare cdk.out with what is deployed, as Markdown: make diff STACKS=rft-quotes-dev
+	@$(BIN)/rft ci diff $(STACKS) $(if $(ALLOW_LOSS),--allow-loss)
+
+.PHONY: deploy
+deploy: install ## Deploy cdk.out as it is: make deploy STACKS="rft-quotes-dev rft-support-dev"
+	@$(BIN)/rft ci deploy $(STACKS)
+
+.PHONY: smoke
+smoke: install ## Try out what was deployed: make smoke TEAMS=quotes STAGE=dev
+	@$(BIN)/rft ci smoke "$(TEAMS)" --stage "$(STAGE)"
+
+.PHONY: drift
+drift: install ## List what was changed by hand: make drift STACKS=rft-quotes-dev
+	@$(BIN)/rft ci drift $(STACKS) --region "$(REGION)" $(if $(LOOKUP_ROLE),--lookup-role)
+
 .PHONY: bench
-bench: install ## How long synthesis takes with many teams, and `make local` when warm
+bench: install ## What people wait for and what rewards cost: synthesis, `make local`, the reward functions
 	$(BIN)/python -m tests.benchmarks
 
 # Each list is solved together with the others, so a version that is tested is the version that is deployed.
@@ -74,18 +112,19 @@ clean: ## Stop the embedded AWS and remove what was built, except installations 
 	rm -rf build cdk.out .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -not -path './node_modules/*' -prune -exec rm -rf {} +
 
-# The stamps say when each list was last installed. pip installs uv and nothing else; uv does the rest.
+# The stamps say when each list was last installed. pip installs uv and nothing else; uv does the rest. What
+# they say goes to standard error: what a verb prints may be read by a program.
 .venv/.uv: requirements/install.txt
-	@$(PYTHON) -m rft.toolchain
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary=:all: --require-hashes -r $<
+	@$(PYTHON) -m rft.toolchain >&2
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --only-binary=:all: --require-hashes -r $<
 	@touch $@
 
 .venv/.installed: .venv/.uv requirements/dev.txt pyproject.toml
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 node_modules/.installed: package.json package-lock.json .npmrc | .venv/.uv
-	npm ci --loglevel=error
+	@npm ci --loglevel=error >&2
 	@touch $@

@@ -1,7 +1,8 @@
 """The CDK app: one stack per team and stage.
 
 The only place that reads context and environment variables. Context: `team` (names, comma-separated) and
-`stage` build only those; `target` (aws or embedded) says whose packages the functions are made of.
+`stage` build only those; `target` (aws or embedded) says whose packages the functions are made of;
+`delivery=github` builds what deploys them, and nothing else.
 """
 
 import os
@@ -15,6 +16,7 @@ import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks
 
 from infra.config import SettingsError, load_platform, load_teams
+from infra.delivery import GithubDelivery
 from infra.environment import RftEnvironment
 
 ROOT = Path(__file__).parent
@@ -25,6 +27,36 @@ def main() -> None:
     # `make test` validates every template by the same rules, natively and in a tenth of the time.
     app = cdk.App(builtin_cloud_formation_validation=False)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+    if delivery := app.node.try_get_context("delivery"):
+        deliver(app, delivery)
+    else:
+        environments(app)
+
+
+def deliver(app: cdk.App, how: str) -> None:
+    """Synthesizes what may deploy the environments of an account."""
+    platform = load_platform(ROOT)
+    if how != "github":
+        raise SettingsError([f"delivery={how}: is none; allowed: github"])
+    if platform.delivery is None:
+        raise SettingsError(
+            ["teams/platform.toml: delivery: is missing: it says which repository may deploy"]
+        )
+    GithubDelivery(
+        app,
+        "rft-delivery",
+        settings=platform.delivery,
+        regions=sorted({region for model in platform.models.values() for region in model.regions}),
+        boundary=platform.permissions_boundary,
+        env=cdk.Environment(
+            account=os.environ.get("CDK_DEFAULT_ACCOUNT"), region=os.environ.get("CDK_DEFAULT_REGION")
+        ),
+    )
+    app.synth()
+
+
+def environments(app: cdk.App) -> None:
+    """Synthesizes the stacks of teams."""
     only, stage, target = (app.node.try_get_context(key) for key in ("team", "stage", "target"))
     packages = ROOT / "build" / (target or "aws")
     platform = load_platform(ROOT)

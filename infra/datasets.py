@@ -14,7 +14,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
-from infra.config import Dataset
+from infra.config import CASES, Dataset
 from infra.encryption import TeamKey
 from infra.permissions import Permission, accept, allow, grant
 
@@ -94,7 +94,10 @@ class Datasets(Construct):
 
 
 class Artifacts(Construct):
-    """The S3 home of everything a run makes, below `runs/<run>/`."""
+    """The S3 home of everything a run makes, below `runs/<run>/`.
+
+    The champion's `history/`, the lock of the environment and the ledger of its costs lie beside.
+    """
 
     def __init__(
         self, scope: Construct, construct_id: str, *, key: TeamKey, access_logs: AccessLogs, lasting: bool
@@ -124,6 +127,27 @@ class Artifacts(Construct):
         """Lets its holder write these objects of every run."""
         return self._objects("s3:PutObject", names)
 
+    def read_history(self) -> Permission:
+        """Lets its holder read who changed the champion, when and why."""
+        return self._history("s3:GetObject")
+
+    def write_history(self) -> Permission:
+        """Lets its holder add to the history; the bucket keeps what is written over."""
+        return self._history("s3:PutObject")
+
+    def use_lock(self) -> Permission:
+        """Lets its holder take and give back the lock of the environment."""
+        return allow("s3:GetObject", "s3:PutObject", on=[self.bucket.arn_for_objects("lock.json")])
+
+    def use_ledger(self) -> Permission:
+        """Lets its holder read and write what runs were estimated at."""
+        return allow(
+            "s3:GetObject",
+            "s3:PutObject",
+            on=[self.bucket.arn_for_objects("ledger/*")],
+            because="Entries are named by the month and by the run.",
+        )
+
     def list_objects(self) -> Permission:
         """Lets its holder list the bucket; without it a missing object reads as forbidden."""
         return allow("s3:ListBucket", on=[self.bucket.bucket_arn])
@@ -139,9 +163,19 @@ class Artifacts(Construct):
             because="A run is named when it starts.",
         )
 
+    def _history(self, action: str) -> Permission:
+        return allow(
+            action,
+            on=[self.bucket.arn_for_objects("history/*")],
+            because="An entry of the history is named by its time.",
+        )
+
 
 class Rows(Construct):
-    """The files a run starts from: in the team's folder, from where they travel with the deploy, or in S3."""
+    """The files a run starts from: in the team's folder, from where they travel with the deploy, or in S3.
+
+    `cases` is the URI of the team's own cases for the rehearsal of its reward, if it has any.
+    """
 
     def __init__(self, scope: Construct, construct_id: str, *, dataset: Dataset, folder: Path) -> None:
         super().__init__(scope, construct_id)
@@ -157,6 +191,12 @@ class Rows(Construct):
                 arn = asset.bucket.arn_for_objects(asset.s3_object_key)
             self.uris[name] = uri
             self.object_arns.append(arn)
+        self.cases: str | None = None
+        self.case_arns: list[str] = []
+        if (folder / CASES).is_file():
+            asset = assets.Asset(self, "Cases", path=str(folder / CASES))
+            self.cases = asset.s3_object_url
+            self.case_arns.append(asset.bucket.arn_for_objects(asset.s3_object_key))
 
 
 def _bucket(

@@ -27,7 +27,8 @@ class RunStarter(Construct):
         code: lambda_.Code,
         workflow: TrainingWorkflow,
         settings: Mapping[str, Any],
-        limits: Mapping[str, int],
+        gates: Mapping[str, Any],
+        limits: Mapping[str, float],
         rows: Rows,
         datasets: Datasets,
         artifacts: Artifacts,
@@ -50,7 +51,7 @@ class RunStarter(Construct):
                 "DATASETS": datasets.bucket.bucket_name,
                 "ARTIFACTS": artifacts.bucket.bucket_name,
                 "STATE_MACHINE": state_machine,
-                "SETTINGS": cdk.Stack.of(self).to_json_string({**settings, "limits": limits}),
+                "SETTINGS": cdk.Stack.of(self).to_json_string({**settings, "gates": gates, "limits": limits}),
             },
             may=[
                 allow("states:StartExecution", on=[state_machine]),

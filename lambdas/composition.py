@@ -8,8 +8,10 @@ numbers a component watches itself are passed on as ``<component>_<metric>``.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
+import inspect
 import math
 import re
 import sys
@@ -421,11 +423,13 @@ def _team_score(_function: str, parameters: Mapping[str, Any], path: Path | None
     score = getattr(module, "score", None)
     if score is None:
         raise ValueError("reward.py has to define score(sample)")
-    if parameters:
-        raise ValueError(
-            f"reward.py takes no parameters, so {next(iter(parameters))!r} belongs into the file"
-        )
-    return cast("Score", score)
+    if not parameters:
+        return cast("Score", score)
+    try:
+        inspect.signature(score).bind(None, **parameters)
+    except TypeError as error:
+        raise ValueError(f"score() of reward.py does not take these parameters: {error}") from error
+    return functools.partial(score, **parameters)
 
 
 def _loaded(path: Path) -> ModuleType:

@@ -61,7 +61,11 @@ class InfrastructureError(RuntimeError):
 
 
 class BrokenRewardError(RuntimeError):
-    """The reward function raised on every sample of a batch."""
+    """The reward function raised on every sample of a batch; ``outcomes`` has what it raised on each."""
+
+    def __init__(self, message: str, outcomes: Sequence[Outcome] = ()) -> None:
+        super().__init__(message)
+        self.outcomes = tuple(outcomes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +181,13 @@ def checked(reward: object) -> Reward:
             raise ValueError(f"the metric name {name!r} is the contract's own ({', '.join(TROUBLES)})")
     if len(set(names)) != len(names):
         raise ValueError("a name stands for both a component and a metric")
-    return replace(
-        reward,
+    # Made anew and not by `replace`, which takes as long as some reward functions do.
+    return Reward(
         score=_finite("score", reward.score),
         components={name: _finite(name, value) for name, value in reward.components.items()},
         metrics={name: _finite(name, value) for name, value in reward.metrics.items()},
+        extracted=reward.extracted,
+        reason=reward.reason,
     )
 
 
@@ -268,7 +274,8 @@ def score_samples(
         first = tried[0].error
         raise BrokenRewardError(
             f"the reward function raised on every one of {len(tried)} samples; the first: {_place(first)}: "
-            f"{_clip(str(first))}. Run `rft score` to see it on the team's own rows."
+            f"{_clip(str(first))}. Run `rft score` to see it on the team's own rows.",
+            outcomes,
         ) from first
     return outcomes
 
@@ -437,7 +444,8 @@ def _outcome(
     if seconds > seconds_per_sample:
         return _floored(sample, "over_time", floor, late, seconds)
     metrics = {**reward.metrics, **dict.fromkeys(TROUBLES, 0.0)}
-    return Outcome(sample, replace(reward, metrics=metrics), seconds=seconds)
+    known = Reward(reward.score, reward.components, metrics, reward.extracted, reward.reason)
+    return Outcome(sample, known, seconds=seconds)
 
 
 def _floored(sample: Sample, trouble: str, floor: float, reason: str, seconds: float = 0.0) -> Outcome:
@@ -446,6 +454,8 @@ def _floored(sample: Sample, trouble: str, floor: float, reason: str, seconds: f
 
 
 def _finite(name: str, value: Any) -> float:
+    if type(value) is float and abs(value) <= _LARGEST:
+        return value
     # Text has no __float__, so "0.5" is refused, while the numbers of numpy, Decimal and Fraction are
     # welcome.
     if not hasattr(value, "__float__"):
@@ -558,10 +568,11 @@ def _metric_line(
         },
         "completion_length": sum(len(outcome.sample.completion) for outcome in outcomes) / count,
         "seconds": round(seconds, 6),
+        "seconds_per_sample": round(seconds / count, 6),
     }
     components = _means([outcome.reward.components for outcome in outcomes])
     values.update((f"component_{name}", value) for name, value in [*components.items()][:_COMPONENT_METRICS])
-    units = {"samples": "Count", "seconds": "Seconds"}
+    units = {"samples": "Count", "seconds": "Seconds", "seconds_per_sample": "Seconds"}
     return {
         "_aws": {
             "Timestamp": time.time_ns() // 1_000_000,

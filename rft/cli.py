@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Annotated, Literal
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
@@ -33,22 +35,39 @@ from rich.table import Table
 from rich.text import Text
 
 from infra import config
-from infra.config import Platform, SettingsError, Team, load_platform, load_team, load_teams, schemas
+from infra.config import (
+    Platform,
+    SettingsError,
+    Team,
+    load_platform,
+    load_team,
+    load_teams,
+    schemas,
+    team_names,
+)
+from lambdas.dataset import DatasetError
+from rft import ci, scoring
+from rft.changes import ChangesError
 from rft.cloud import Cloud, CloudError, Deployed, Run
 from rft.cost import idle_month
 from rft.delivery import Cdk, DeliveryError
 from rft.embedded.aws import EmbeddedAws, EmbeddedAwsError
 from rft.execution_policy import Place, execution_policies
+from rft.grader_import import JUDGE, GraderError, main_text, placed
 from rft.new_team import TASKS, NewTeam, NewTeamError, Request, Task, write_team
 from rft.packaging import PackagingError, package
 from rft.retire import Retired, entry_text, expired, expiring, record, retired
 from rft.retirement import Item, Retirement
 from rft.rows import Columns, RowsError
+from rft.scoring import ScoringError
 from rft.toolchain import ToolchainError, require_node
 from rft.watching import Watch, duration
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".rft"
+
+# As long as the workflow itself waits for a deployment to change.
+_CHANGE_SECONDS = 7200.0
 
 app = typer.Typer(
     help="Reinforcement fine-tuning environments: rehearse, run, watch, report.",
@@ -57,12 +76,14 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+app.add_typer(ci.app, name="ci")
 out = Console()
 err = Console(stderr=True)
 
 TeamName = Annotated[str, typer.Argument(help="A folder under teams/.", metavar="TEAM")]
 Stage = Annotated[str, typer.Option(help="One of the team's stages.")]
 OnAws = Annotated[bool, typer.Option("--aws", help="Act on the AWS account even while an embedded AWS runs.")]
+Reason = Annotated[str, typer.Option(help="Why, for the history.")]
 RunName = Annotated[str | None, typer.Option("--run", help="A run's name; the latest without it.")]
 
 
@@ -75,10 +96,10 @@ def _cloud(on_aws: bool, region: str | None = None) -> Cloud:
     return Cloud.embedded(running, region) if running else Cloud.account(region)
 
 
-def _deployed(name: str, stage: str, on_aws: bool) -> Deployed:
+def _deployed(name: str, stage: str, on_aws: bool, *, say: Console = out) -> Deployed:
     team = _team(name)
     cloud = _cloud(on_aws, _known(team, stage).region)
-    out.print(f"[dim]on {cloud.name}[/dim]", highlight=False)
+    say.print(f"[dim]on {cloud.name}[/dim]", highlight=False)
     return cloud.deployed(team.stack_id(stage))
 
 
@@ -230,6 +251,125 @@ def report(team: TeamName, stage: Stage = "dev", name: RunName = None, aws: OnAw
             f"{found.name} is {found.status.lower()} and has no report yet: follow it with `rft watch {team}`"
         )
     out.print(str(path), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def approve(
+    team: TeamName,
+    stage: Stage = "dev",
+    name: Annotated[
+        str | None, typer.Option("--run", help="The run; the one that goes on without it.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the history; may be left out.")] = "",
+    aws: OnAws = False,
+) -> None:
+    """Lets a run that waits for approval promote its model."""
+    _answer("approve", _deployed(team, stage, aws), name, reason, team)
+
+
+@app.command()
+def reject(
+    team: TeamName,
+    reason: Reason,
+    stage: Stage = "dev",
+    name: Annotated[
+        str | None, typer.Option("--run", help="The run; the one that goes on without it.")
+    ] = None,
+    aws: OnAws = False,
+) -> None:
+    """Keeps a run that waits for approval from promoting its model."""
+    _answer("reject", _deployed(team, stage, aws), name, reason, team)
+
+
+def _answer(action: str, deployed: Deployed, name: str | None, reason: str, team: str) -> None:
+    """Answers the run that waits for approval: the one named, or else the only one that goes on."""
+    if name is None:
+        going_on = [run.name for run in deployed.runs() if run.status == "RUNNING"]
+        if len(going_on) != 1:
+            raise CloudError(
+                f"{deployed.stack} has several runs that go on: choose one with --run ({', '.join(going_on)})"
+                if going_on
+                else f"{deployed.stack} has no run that goes on, so none is waiting for approval"
+            )
+        [name] = going_on
+    answer = deployed.change_champion(action, run=name, why=reason)
+    verdict = "approved" if answer["approved"] else "rejected"
+    out.print(f"{name} {verdict} as {answer['by']}; it ends by itself: rft watch {team}", highlight=False)
+
+
+@app.command()
+def promote(
+    team: TeamName,
+    name: Annotated[str, typer.Option("--run", help="The run whose model is to be the champion.")],
+    reason: Reason,
+    stage: Stage = "dev",
+    aws: OnAws = False,
+) -> None:
+    """Makes the model of a run the champion, whatever the run decided, and waits until it is served."""
+    _change("promote", _deployed(team, stage, aws), name, reason)
+
+
+@app.command()
+def rollback(
+    team: TeamName,
+    reason: Reason,
+    stage: Stage = "dev",
+    to: Annotated[
+        str | None, typer.Option(help="A run that was the champion; the one before without it.")
+    ] = None,
+    aws: OnAws = False,
+) -> None:
+    """Makes the model before the present one the champion again, and waits until it is served."""
+    _change("rollback", _deployed(team, stage, aws), to, reason)
+
+
+def _change(action: str, deployed: Deployed, run: str | None, reason: str) -> None:
+    """Changes the champion and waits until it serves the other model."""
+    state = deployed.change_champion(action, run=run, why=reason)
+    goal, chosen = state["goal"], state["run"]
+    pause = 0.5 if deployed.cloud.endpoint else 15.0
+    deadline = time.monotonic() + _CHANGE_SECONDS
+    with _step(f"Move the champion to the model of {chosen}"):
+        while state["model"] != goal:
+            if not state["updating"] or time.monotonic() > deadline:
+                raise CloudError(
+                    f"the champion still serves {state['model']}: moving it is {state['update']};"
+                    " look at it with `rft history` and try again"
+                )
+            time.sleep(pause)
+            state = deployed.change_champion("status")
+    out.print(f"The champion {state['champion_arn']} serves {goal} of {chosen}.", highlight=False)
+
+
+@app.command()
+def history(
+    team: TeamName,
+    stage: Stage = "dev",
+    as_json: Annotated[bool, typer.Option("--json", help="Print all there is, as JSON.")] = False,
+    aws: OnAws = False,
+) -> None:
+    """Lists who changed the champion, when and why."""
+    deployed = _deployed(team, stage, aws, say=err if as_json else out)
+    found = deployed.change_champion("history")
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    table = Table("when", "change", "run", "gain", "who", "why", box=None, header_style="bold")
+    serving = max(
+        (at for at, each in enumerate(found["changes"]) if each["model"] == found["model"]), default=None
+    )
+    for at, each in enumerate(found["changes"]):
+        gain = each["metrics"].get("gain")
+        table.add_row(
+            each["when"][:16].replace("T", " "),
+            Text(each["change"] + (" (serving)" if at == serving else ""), "green" if at == serving else ""),
+            each["run"],
+            "" if gain is None else f"{gain:+.3f}",
+            # The end of an ARN is what tells people apart.
+            Text(each["who"].rpartition(":")[2]),
+            Text(each["why"]),
+        )
+    out.print(table if found["changes"] else "No model has been promoted yet.")
 
 
 @app.command()
@@ -593,6 +733,86 @@ def down() -> None:
     out.print("The embedded AWS is down." if running or existed else "No embedded AWS was running.")
 
 
+@app.command()
+def score(
+    team: TeamName,
+    completions: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSONL of {"id" or "row": ..., "completion": ...}; without it, the rows\' own references.'
+        ),
+    ] = None,
+    row: Annotated[
+        list[str] | None, typer.Option(help="Only this row, by its number or its id; may be repeated.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show rows in full: those of --row, or the lowest ones.")
+    ] = False,
+    rows: Annotated[
+        Path | None, typer.Option(help="A dataset in place of the team's, as where that is in S3.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a line per sample to this file.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")] = None,
+) -> None:
+    """Scores a team's references, or completions from a file, with exactly the deployed code, offline.
+
+    It fails where a reference does not earn the maximum, and where the reward function is broken.
+    """
+    settings = _team(team)
+    scoring.require_judges(settings, os.environ)
+    dataset = scoring.dataset_rows(ROOT, settings, rows)
+    wanted = scoring.chosen(dataset, row or [])
+    columns = (TextColumn("Score"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+        if completions is None:
+            task = progress.add_task("", total=len(wanted))
+            scores = scoring.score_references(settings, wanted, lambda done: progress.advance(task, done))
+        else:
+            answered = scoring.completions(completions, dataset, wanted)
+            task = progress.add_task("", total=len(answered))
+            scores = scoring.score_completions(settings, answered, lambda done: progress.advance(task, done))
+    for path, write in ((csv, scoring.write_csv), (json_, scoring.write_json)):
+        if path is not None:
+            write(scores, path)
+    if explain:
+        out.print(scoring.explanation(scores, named=bool(row)), highlight=False)
+    else:
+        out.print(scoring.overview(scores, out.width), highlight=False)
+    if scores.mistaken:
+        raise typer.Exit(1)
+
+
+@app.command(name="import-grader")
+def import_grader(
+    file: Annotated[Path, typer.Argument(help="JSON with a grader, or with a job that has one.")],
+    judge: Annotated[str, typer.Option(help="The model that takes the place of OpenAI's.")] = JUDGE,
+    into: Annotated[
+        str | None, typer.Option(help="Write it into this team's team.toml.", metavar="TEAM")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the [reward] that is there.")] = False,
+) -> None:
+    """Turns a grader of OpenAI's reinforcement fine-tuning into a [reward] table."""
+    text = main_text(file, judge=judge)
+    if into is None:
+        sys.stdout.write(text)
+        return
+    if into not in team_names(ROOT):
+        # Raises, and says which teams there are.
+        _team(into)
+    path, name = ROOT / "teams" / into / "team.toml", f"teams/{into}/team.toml"
+    try:
+        path.write_bytes(placed(path.read_bytes(), text, name=name, force=force))
+    except OSError as error:
+        raise GraderError(f"{name} cannot be written: {error.strerror}") from error
+    out.print(Text(f"{name} has a new [reward]; the comment above it says what is left to do."))
+    try:
+        _team(into)
+    except SettingsError as error:
+        out.print(f"[yellow]Still to mend:[/yellow]\n{escape(str(error))}", highlight=False, soft_wrap=True)
+    else:
+        out.print(f"Look at it: [cyan]rft score {into}[/cyan]", highlight=False)
+
+
 @app.command(name="package")
 def package_(
     target: Annotated[Literal["aws", "embedded"], typer.Option(help="What the Lambdas will run on.")] = "aws",
@@ -663,18 +883,24 @@ def main() -> None:
         raise SystemExit(130) from None
     except (
         SettingsError,
+        ChangesError,
         CloudError,
+        DatasetError,
         DeliveryError,
         EmbeddedAwsError,
+        GraderError,
         NewTeamError,
         PackagingError,
         RowsError,
+        ScoringError,
         ToolchainError,
     ) as error:
-        err.print(f"[bold red]rft:[/bold red] {error}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]rft:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
     except (BotoCoreError, ClientError) as error:
-        err.print(f"[bold red]rft:[/bold red] AWS refused: {error}", highlight=False, soft_wrap=True)
+        err.print(
+            f"[bold red]rft:[/bold red] AWS refused: {escape(str(error))}", highlight=False, soft_wrap=True
+        )
         raise SystemExit(1) from None
     except BrokenPipeError:
         with suppress(OSError):

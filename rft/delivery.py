@@ -43,6 +43,28 @@ class Cdk:
         chosen = [word for key, value in context.items() for word in ("--context", f"{key}={value}")]
         self._run(["synth", "--quiet", *chosen, "--output", str(output)], "synth")
 
+    def diff(self, stack: str, assembly: Path) -> str:
+        """Returns what `cdk diff` says of a synthesized stack beside the deployed one.
+
+        Raises:
+            DeliveryError: They cannot be compared.
+        """
+        said: list[str] = []
+        self._run(["diff", stack, "--app", str(assembly), "--strict"], f"diff {stack}", said.append)
+        return "".join(said)
+
+    def deploy_assembly(self, stacks: Sequence[str], assembly: Path) -> None:
+        """Deploys stacks exactly as they were synthesized.
+
+        Raises:
+            DeliveryError: A deployment failed; CloudFormation has rolled it back.
+        """
+        never = ["--require-approval", "never"]
+        self._run(
+            ["deploy", *stacks, "--app", str(assembly), *never, "--concurrency", "4"],
+            f"deploy {' '.join(stacks)}",
+        )
+
     def deploy(
         self,
         stack: str,

@@ -7,6 +7,7 @@ here is refused, all of it at once, with its place in the JSON and a way out.
 import json
 import re
 import textwrap
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ _CALLS = "tool_calls"
 
 _TEMPLATE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _VARIABLE = re.compile(r"\s*(item|sample)((?:\.[\w-]+|\[[0-9]+\]|\[\"[^\"\]]+\"\]|\['[^'\]]+'\])+)\s*")
+_TABLE = re.compile(r"""\s*\[\[?\s*([A-Za-z0-9_-]+|"[^"]*"|'[^']*')\s*[.\]]""")
 _STEP = re.compile(r"\.([\w-]+)|\[([0-9]+)\]|\[\"([^\"]+)\"\]|\['([^']+)'\]")
 _WORD = re.compile(
     r"\s*(?:(?P<name>[A-Za-z_]\w*)|(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
@@ -62,7 +64,8 @@ class ImportedReward:
         notes = (
             textwrap.fill(note, 100, initial_indent="# - ", subsequent_indent="#   ") for note in self.notes
         )
-        comments = ["# Imported from an OpenAI grader. Before you train:", *notes, ""] if self.notes else []
+        # Right above the table, so that they go when it goes.
+        comments = ["# Imported from an OpenAI grader. Before you train:", *notes] if self.notes else []
         return "\n".join([*comments, *_toml(self.table, ("reward",))]) + "\n"
 
 
@@ -79,6 +82,67 @@ def main_text(path: Path | str, *, judge: str = JUDGE) -> str:
     except (ValueError, RecursionError) as error:
         raise GraderError(f"{path} is not JSON: {error}") from error
     return convert(document, judge=judge).toml
+
+
+def placed(settings: bytes, reward: str, *, name: str, force: bool = False) -> bytes:
+    """Puts a [reward] table into a team.toml, and keeps every other byte of it.
+
+    Args:
+        settings: The file.
+        reward: The table, as ``main_text`` writes it.
+        name: What to call the file in messages.
+        force: Whether a [reward] table that is there, with the comment right above it, is replaced.
+
+    Raises:
+        GraderError: There is a [reward] already, the file is not TOML, or its reward is no table of its own.
+    """
+    try:
+        text = settings.decode()
+        before = tomllib.loads(text)
+    except ValueError as error:
+        raise GraderError(f"{name} is not valid TOML: {error}") from error
+    if "reward" in before and not force:
+        raise GraderError(f"{name} has a [reward] already: --force replaces it, and nothing else of the file")
+    if "\r\n" in text:
+        reward = reward.replace("\n", "\r\n")
+    end = "\r\n" if "\r\n" in text else "\n"
+    sections = _sections(text)
+    first = next((place for place, (table, _) in enumerate(sections) if table == "reward"), len(sections))
+    head = "".join(section for _, section in sections[:first])
+    tail = "".join(section for table, section in sections[first:] if table != "reward")
+    head += "" if head.endswith("\n") or not head else end
+    head += "" if head.endswith(end * 2) or not head else end
+    written = head + reward + (end + tail if tail else "")
+    try:
+        after = tomllib.loads(written)
+    # The reward was there in another form, and now it is there twice.
+    except ValueError:
+        after = {}
+    others = [{key: value for key, value in each.items() if key != "reward"} for each in (before, after)]
+    if after.get("reward") != tomllib.loads(reward)["reward"] or others[0] != others[1]:
+        raise GraderError(f"{name} has its reward in another form than [reward] tables: take it out by hand")
+    return written.encode()
+
+
+def _sections(text: str) -> list[tuple[str, str]]:
+    """Splits a TOML file at its tables: the first part of each one's name, and its text.
+
+    A comment right above a table is the table's; what stands before the first one has no name.
+    """
+    sections: list[tuple[str, list[str]]] = [("", [])]
+    inside_text = False
+    for line in text.splitlines(keepends=True):
+        found = None if inside_text else _TABLE.match(line)
+        if found:
+            above = sections[-1][1]
+            start = len(above)
+            while start and above[start - 1].startswith("#"):
+                start -= 1
+            sections.append((found[1].strip("\"'"), above[start:]))
+            del above[start:]
+        sections[-1][1].append(line)
+        inside_text ^= (line.count('"""') + line.count("'''")) % 2 == 1
+    return [(table, "".join(lines)) for table, lines in sections]
 
 
 def convert(grader: object, *, judge: str = JUDGE) -> ImportedReward:

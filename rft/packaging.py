@@ -212,7 +212,7 @@ def _build(root: Path, target: Target, wanted: _Package, report: Callable[[str],
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     _set_modes(new)
-    size, zipped, count = _sizes(new)
+    size, zipped, count = sizes(new)
     if size > LARGEST_BYTES:
         raise PackagingError(
             f"{wanted.name} for {target} is {_readable(size)} unzipped, more than the"
@@ -225,8 +225,8 @@ def _build(root: Path, target: Target, wanted: _Package, report: Callable[[str],
         folder.rename(new.with_suffix(".old"))
     new.rename(folder)
     stamp.write_text(key)
-    sizes = f"{count} files, {_readable(size)}, {_readable(zipped)} zipped"
-    report(f"{wanted.name} for {target}: {sizes}{left_out}")
+    told = f"{count} files, {_readable(size)}, {_readable(zipped)} zipped"
+    report(f"{wanted.name} for {target}: {told}{left_out}")
 
 
 def _third_party(root: Path, target: Target, locks: Sequence[Path]) -> Path:
@@ -316,8 +316,8 @@ def _set_modes(folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _sizes(folder: Path) -> tuple[int, int, int]:
-    """Bytes of all files, bytes of them zipped, and how many there are."""
+def sizes(folder: Path) -> tuple[int, int, int]:
+    """Counts the bytes of all files of a package, the bytes of them zipped, and the files."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -239,7 +239,10 @@ class NumericAnswer:
                 .replace("\u2009", "")
                 .replace(self.decimal_mark, ".")
             )
-            value = Fraction(plain) * Fraction(10) ** exponent
+            value = Fraction(plain)
+            # Most numbers have none, and arithmetic of fractions is what a sample's time goes into.
+            if exponent:
+                value *= Fraction(10) ** exponent
         if match["percent"]:
             return value / 100 if self.percent == "fraction" else value
         if match["unit"]:
@@ -254,6 +257,9 @@ class NumericAnswer:
             return False
         if isinstance(expected.value, str) or isinstance(answer.value, str):
             return expected.value == answer.value
+        same = expected.value == answer.value
+        if same or not (self.absolute_tolerance or self.relative_tolerance):
+            return same
         allowed = max(
             Fraction(str(self.absolute_tolerance)),
             Fraction(str(self.relative_tolerance)) * abs(expected.value),

@@ -12,6 +12,20 @@ from typing import Any, Final
 SUBJECTS: Final = ("base", "candidate")
 # Two numbers nearer than this are the same number.
 SAME: Final = 1e-9
+# So many exploits are drawn, the best ones.
+_SHOWN_EXPLOITS: Final = 10
+# Of a chart that is a file of its own; in a page they come from its style.
+_STYLE: Final = (
+    ":root{--page:#fff;--soft:#566371;--rule:#dbe1e7;--good:#2f82c4;--bad:#dd8a4a}"
+    "@media(prefers-color-scheme:dark){"
+    ":root{--page:#10161c;--soft:#9caab8;--rule:#2c3743;--good:#4a9be0;--bad:#d9853f}}"
+    ".chart{background:var(--page);font:13px system-ui,sans-serif}.chart text{fill:var(--soft);stroke:none}"
+    ".chart .axis.x text,.chart .titles text{text-anchor:middle}.chart .axis.y text{text-anchor:end}"
+    ".chart .axis path{stroke:var(--rule);fill:none}"
+    ".chart .axis path.limit{stroke:var(--bad);stroke-dasharray:4 3}"
+    ".better rect{fill:var(--good)}.worse rect{fill:var(--bad)}"
+    ".same rect{fill:var(--soft);opacity:.55}"
+)
 # What pygal adds to the picture: its scripts and styles (in `defs`), and the texts that those show.
 _UNWANTED: Final = frozenset({"defs", "desc", "title"})
 # Control characters, marks that hide or reorder text, halves of characters. The joiners U+200C and U+200D are
@@ -169,6 +183,56 @@ def _curve(training: Mapping[str, Any], role: str) -> str:
     (first, from_value), (last, to_value) = lines[role][0], lines[role][-1]
     said = f"{_tick(from_value)} at step {first:g}, {_tick(to_value)} at step {last:g}"
     return _svg(chart, list(lines), f"Line: {roles[role]} over training steps, {said}.", {})
+
+
+def rehearsal(facts: Mapping[str, Any]) -> str:
+    """Draws the facts of a rehearsal: what references earn and the best exploits gain, beside the limit.
+
+    Of a rehearsal that ended before any exploit was tried there is nothing to draw, and "" is returned.
+    """
+    import pygal
+
+    exploits = facts.get("exploits", [])
+    if not exploits:
+        return ""
+    limit = facts["max_hackability"]
+    gained = [each for each in exploits if each["gain"] > 0][:_SHOWN_EXPLOITS]
+    bars = [("references", "better", facts["references"]["share_at_maximum"])]
+    for each in gained:
+        name = "worse" if each["gain"] >= limit else "same"
+        bars.append((each["rule"].replace("-", " "), name, each["gain"]))
+    if others := exploits[len(gained) :]:
+        bars.append((f"{len(others)} {'others' if gained else 'exploits'}", "same", others[0]["gain"]))
+    marks = {0.0: "0%", 1.0: "100%", limit: f"limit {limit:.0%}"}
+    # Drawn from the bottom up.
+    bars.reverse()
+    chart = pygal.HorizontalStackedBar(
+        **{**_look(), "height": 60 + 19 * len(bars), "width": 440, "margin_right": 24},
+        x_title="share of the reward's range",
+        value_formatter=lambda value: f"{value:.0%}",
+        y_labels=[{"value": at, "label": words} for at, words in sorted(marks.items())],
+        range=(0, 1),
+        x_labels=[label for label, _, _ in bars],
+    )
+    words: dict[str, list[str]] = {}
+    for name in ("better", "worse", "same"):
+        chart.add(name, [gain if named == name else None for _, named, gain in bars])
+        words[name] = [f"{label}: {gain:.0%}" for label, named, gain in bars if named == name]
+    said = "; ".join(f"{label} {gain:.0%}" for label, _, gain in reversed(bars))
+    drawn = _svg(
+        chart,
+        ["better", "worse", "same"],
+        f"Bars: what references and exploits earn, with the limit at {limit:.0%}. {said}.",
+        words,
+    )
+    return re.sub(r'class="[^"]*"( /><text [^>]*>limit )', r'class="limit"\1', drawn)
+
+
+def alone(svg: str) -> str:
+    """Returns a chart as a file of its own, with the colours that a page would give it."""
+    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
+        ">", f"><style>{_STYLE}</style>", 1
+    )
 
 
 def _look() -> dict[str, Any]:

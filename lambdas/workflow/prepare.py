@@ -1,13 +1,15 @@
 """Checks the datasets of a run and puts them where the run and the customization job read them.
 
-Event: the run document (see `start`).
+Event: the run document (see `start`); "gates"."dataset" holds the `Rules` of `lambdas.dataset`.
 Returns: {"train": uri, "evaluation": uri, "dataset": {"sha256", "train_rows", "evaluation_rows"},
     "prompts": {"bucket", "key", "count"}}.
-Writes: DATASETS/datasets/<sha256>/{train,evaluation}.jsonl; runs/<run>/{run,dataset}.json and prompts.jsonl.
+Writes: DATASETS/datasets/<sha256>/{train,evaluation}.jsonl; runs/<run>/{run,dataset}.json, prompts.jsonl and
+    gates/dataset.json, the verdict of the dataset gate (see `lambdas.gate`), also where it stops the run.
     A line of prompts.jsonl is one item to measure:
     {"index", "id", "messages", "reference_answer", "metadata"}.
-    dataset.json: {"sha256", "source", "train": profile, "evaluation": profile, "leaked", "measured"};
-    `leaked` counts the evaluation prompts that are in the training file as well, which are never measured.
+    dataset.json: {"sha256", "source", "train": profile, "evaluation": profile, "leaked", "nearly_leaked",
+    "measured", "findings"}; `leaked` counts the evaluation prompts that are in the training file as well,
+    which are never measured, `nearly_leaked` those that are almost; `findings` are those of the gate.
 Errors: `DatasetError` with all that is wrong with both files, line by line, also when a file cannot be read
     or has changed since the run was started. botocore's own errors by their own names.
 Environment: STACK, DATASETS, ARTIFACTS.
@@ -15,7 +17,7 @@ IAM:
     - s3:GetObject on the two source objects of SETTINGS, on DATASETS/incoming/* and DATASETS/datasets/*;
     - s3:ListBucket on DATASETS (so that a missing object reads as missing, not as forbidden);
     - s3:PutObject on DATASETS/datasets/*;
-    - s3:PutObject on ARTIFACTS/runs/*;
+    - s3:PutObject on ARTIFACTS/runs/*/{run,dataset}.json, prompts.jsonl and gates/dataset.json;
     - kms:Decrypt, kms:GenerateDataKey on the key of DATASETS and ARTIFACTS.
 """
 
@@ -27,7 +29,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lambdas import dataset
-from lambdas.dataset import Dataset, DatasetError
+from lambdas.dataset import Dataset, DatasetError, Rules
+from lambdas.gate import Finding
 from lambdas.workflow import runs
 
 if TYPE_CHECKING:
@@ -65,10 +68,20 @@ class _Source:
 
 def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
     """Checks, copies and profiles the files of a run, and picks the prompts to measure (see the module)."""
-    run, source = event["run"], event["source"]
+    run = event["run"]
     # First of all, so that a run that fails here has its document among the evidence.
     runs.write(run, "run.json", dict(event))
-    train, evaluation = _check(source, event["training"].get("maxPromptLength"))
+    try:
+        return _prepare(event)
+    except DatasetError as error:
+        runs.write(run, "gates/dataset.json", dataset.refusal(error).document())
+        raise
+
+
+def _prepare(event: Mapping[str, Any]) -> dict[str, Any]:
+    run, source = event["run"], event["source"]
+    rules = Rules(**event.get("gates", {}).get("dataset", {}))
+    train, evaluation = _check(source, event["training"].get("maxPromptLength"), rules)
     content = dataset.identity(train.facts.sha256, evaluation.facts.sha256)
     if source.get("sha256", content) != content:
         raise DatasetError(
@@ -81,13 +94,15 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
     items = dataset.held_out(
         _get(target["evaluation"])["Body"],
         event["measurement"]["prompts"],
-        training=train.facts.prompts,
+        training=train.facts.prompts.keys(),
     )
     if len(items) < dataset.EVALUATION_ROWS[0]:
         raise DatasetError(
             f"{evaluation.uri} holds {len(items)} different prompts that are not in {train.uri} as well, and"
             f" at least {dataset.EVALUATION_ROWS[0]} are needed to measure a model: hold out more"
         )
+    verdict = dataset.judge(train.facts, evaluation.facts, rules).document()
+    runs.write(run, "gates/dataset.json", verdict)
     runs.write(run, "prompts.jsonl", b"".join(msgspec.json.encode(item) + b"\n" for item in items))
     runs.write(
         run,
@@ -95,10 +110,9 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
         {
             "sha256": content,
             "source": {"train": train.uri, "evaluation": evaluation.uri},
-            "train": train.facts.profile(),
-            "evaluation": evaluation.facts.profile(),
-            "leaked": len(train.facts.prompts & evaluation.facts.prompts),
+            **verdict["facts"],
             "measured": len(items),
+            "findings": verdict["findings"],
         },
     )
     return {
@@ -116,28 +130,41 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
     }
 
 
-def _check(source: Mapping[str, str], max_prompt_length: int | None) -> tuple[_Source, _Source]:
+def _check(source: Mapping[str, str], max_prompt_length: int | None, rules: Rules) -> tuple[_Source, _Source]:
     """Returns both files.
 
     Raises:
         DatasetError: With what is wrong with both of them.
     """
-    rules: dict[str, dict[str, Any]] = {
-        "train": {},
-        "evaluation": {"rows": dataset.EVALUATION_ROWS, "row_bytes": dataset.EVALUATION_ROW_BYTES},
+    within, across = dataset.near_duplicates(rules)
+    limits: dict[str, dict[str, Any]] = {
+        "train": {"near": within},
+        "evaluation": {
+            "rows": dataset.EVALUATION_ROWS,
+            "row_bytes": dataset.EVALUATION_ROW_BYTES,
+            "near": across,
+        },
     }
     found: list[_Source] = []
     problems: list[str] = []
-    for file, rule in rules.items():
+    findings: list[Finding] = []
+    for file, limit in limits.items():
         uri = source[file]
         try:
             answer = _get(uri)
-            facts = dataset.check(answer["Body"], uri, max_prompt_length=max_prompt_length, **rule)
+            facts = dataset.check(
+                answer["Body"],
+                uri,
+                max_prompt_length=max_prompt_length,
+                look_for_personal_data=rules.personal_data,
+                **limit,
+            )
             found.append(_Source(uri, answer["ETag"], facts))
         except DatasetError as error:
             problems.append(str(error))
+            findings.extend(error.findings)
     if problems:
-        raise DatasetError("\n".join(problems))
+        raise DatasetError("\n".join(problems), findings)
     return found[0], found[1]
 
 

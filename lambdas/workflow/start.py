@@ -5,12 +5,16 @@ Event: one of
       does nothing;
     - EventBridge "Object Created" of `incoming/<any>/train.jsonl` in DATASETS (training "on-upload"); the
       `evaluation.jsonl` beside it is used when it is there by then (upload it first), else that of SETTINGS;
-    - {"training"?: {camelCase overrides}, "source"?: {"train"?: uri, "evaluation"?: uri}, "attempt"?: n}.
-Returns: {"run", "execution", "started"}; `started` is false where the same content has its run already.
+    - {"training"?: {camelCase overrides}, "source"?: {"train"?: uri, "evaluation"?: uri}, "attempt"?: n,
+      "dry_run"?: true}.
+Returns: {"run", "execution", "started"}; `started` is false where the same content has its run already, and
+    after a dry run, which does everything but start.
 Errors: `RunError` for a request that makes no sense. A deploy never fails for its content, which the run
     reports; it fails when the run cannot be started.
 Environment: STACK, DATASETS, STATE_MACHINE, SETTINGS (the run document without "run" and "trigger", and with
-    an optional "limits": {camelCase training key: upper bound}, which overrides must respect).
+    an optional "limits": {camelCase training key: upper bound}, which overrides must respect). Its "gates" go
+    with the run, but do not name it: what a gate lets pass changes no model, and the same content must not be
+    trained on twice for it.
 Input of the execution, the run document: SETTINGS with overrides, and "run", "trigger", "attempt",
     "requested" (time, UTC) and, unless a file could not be read yet, "source"."sha256".
 IAM:
@@ -43,7 +47,7 @@ _CHUNK = 1 << 20
 # Enough left to start the execution and to answer CloudFormation, which otherwise waits for an hour.
 _SPARE_MILLISECONDS = 30_000
 _S3_URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.+)")
-_REQUEST_KEYS: Final = ("training", "source", "attempt")
+_REQUEST_KEYS: Final = ("training", "source", "attempt", "dry_run")
 _RUN_ID: Final = "training-run"
 
 
@@ -132,24 +136,26 @@ def _start(trigger: str, request: Mapping[str, Any], context: Any) -> dict[str, 
     machine = os.environ["STATE_MACHINE"]
     attempt = _attempt(request)
     content = {**document, "source": document["source"].get("sha256", document["source"])}
+    content.pop("gates", None)
     identity = json.dumps([machine, content, attempt], sort_keys=True, separators=(",", ":"))
     run = f"run-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     # The time makes every input different, without which Step Functions answers the second start of a running
     # execution like the first, and nobody knows which of the two it was.
     requested = datetime.now(UTC).isoformat(timespec="microseconds")
-    states: SFNClient = client("stepfunctions")
-    try:
-        execution = states.start_execution(
-            stateMachineArn=machine,
-            name=run,
-            input=json.dumps(
-                {"run": run, "trigger": trigger, "attempt": attempt, "requested": requested, **document}
-            ),
-        )["executionArn"]
-        started = True
-    except states.exceptions.ExecutionAlreadyExists:
-        execution = f"{machine.replace(':stateMachine:', ':execution:')}:{run}"
-        started = False
+    execution = f"{machine.replace(':stateMachine:', ':execution:')}:{run}"
+    started = not request.get("dry_run")
+    if started:
+        states: SFNClient = client("stepfunctions")
+        try:
+            states.start_execution(
+                stateMachineArn=machine,
+                name=run,
+                input=json.dumps(
+                    {"run": run, "trigger": trigger, "attempt": attempt, "requested": requested, **document}
+                ),
+            )
+        except states.exceptions.ExecutionAlreadyExists:
+            started = False
     return {"run": run, "execution": execution, "started": started}
 
 

@@ -214,8 +214,14 @@ def test_a_wrong_reward_file_is_refused_in_words(own, code, says):
 def test_a_missing_reward_file_and_its_parameters_are_refused(own, tmp_path):
     with pytest.raises(CompositionError, match="cannot be loaded: FileNotFoundError"):
         compose(components(style={"function": "reward.py"}), tmp_path / "reward.py")
-    with pytest.raises(CompositionError, match="takes no parameters, so 'limit'"):
+    with pytest.raises(CompositionError, match=r"does not take these parameters: .*'limit'"):
         compose(components(style={"function": "reward.py", "limit": 3}), own("def score(sample): pass\n"))
+
+
+def test_a_reward_file_gets_its_parameters(own):
+    code = "from lambdas.contract import Reward\n\ndef score(sample, limit=1.0):\n    return Reward(limit)\n"
+    score = compose(components(style={"function": "reward.py", "limit": 0.25}), own(code))
+    assert score(sample("x")).score == 0.25
 
 
 FORMULAS = [

@@ -418,6 +418,7 @@ def test_the_metric_line_says_what_the_response_says(capsys):
     assert line["reward_std"] == pytest.approx(math.sqrt(sum((score - mean) ** 2 for score in scores) / 4))
     assert (line["zero_share"], line["unscorable_share"], line["error_share"]) == (0.5, 0.25, 0.25)
     assert line["completion_length"] == (2 + 2 + 5 + 2) / 4
+    assert 0 < line["seconds_per_sample"] <= line["seconds"]
     (directive,) = line["_aws"]["CloudWatchMetrics"]
     assert (directive["Namespace"], directive["Dimensions"]) == ("RFT", [["Environment"]])
     for metric in directive["Metrics"]:

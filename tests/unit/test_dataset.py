@@ -12,16 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lambdas import dataset
 from lambdas.dataset import (
     EVALUATION_ROW_BYTES,
     EVALUATION_ROWS,
     TRAINING_ROW_BYTES,
     Dataset,
     DatasetError,
+    Rules,
     check,
     held_out,
     identity,
+    judge,
+    near_duplicates,
+    refusal,
 )
+from lambdas.gate import Verdict
 
 USER = {"role": "user", "content": "How much are 3 desks at $5?"}
 
@@ -54,15 +60,15 @@ def test_a_good_file_is_profiled_and_hashed() -> None:
     found = read(content, max_prompt_length=8)
     assert found.sha256 == hashlib.sha256(content).hexdigest()
     assert found.rows == 4
-    assert found.references == {"string": 3, "object": 1}
+    assert found.references.kinds == {"string": 3, "object": 1}
     # Parts of a text are the same prompt as the text: the fourth row repeats the first.
-    assert found.duplicates == 1
+    assert (found.duplicates.count, found.duplicates.lines) == (1, (4,))
     assert len(found.prompts) == 3
     # 27 characters; 27 + 9; 27 + 2 + 5; 27: in order 27, 27, 34, 36.
-    assert found.characters == {"p50": 27, "p95": 36, "max": 36}
-    assert found.profile()["prompt_tokens_estimate"] == {"p50": 7, "p95": 9, "max": 9}
-    # A quarter of the characters, rounded up: 7, 7, 9, 9.
-    assert found.too_long == 2
+    assert found.sizes == {"mean": 31, "p50": 27, "p95": 36, "p99": 36, "max": 36}
+    assert found.profile()["prompt_tokens_estimate"] == {"mean": 8, "p50": 7, "p95": 9, "p99": 9, "max": 9}
+    # A quarter of the bytes, rounded up: 7, 7, 9, 9; a third: 9, 9, 12, 12.
+    assert (found.too_long, found.perhaps_too_long) == (2, 4)
 
 
 def test_prompts_that_differ_in_where_a_message_ends_or_who_says_it_are_not_the_same() -> None:
@@ -76,11 +82,11 @@ def test_prompts_that_differ_in_where_a_message_ends_or_who_says_it_are_not_the_
     ]
     prompts.append([{"role": "user", "content": text} for text in turns[0]])
     found = read(lines(*[row(messages=messages) for messages in prompts]))
-    assert (found.duplicates, len(found.prompts)) == (0, 4)
+    assert (found.duplicates.count, len(found.prompts)) == (0, 4)
 
 
 def test_extra_keys_and_a_missing_last_newline_are_fine() -> None:
-    assert read(lines(row(difficulty="hard", tools=[1]), row()).rstrip(b"\n")).rows == 2
+    assert read(lines(row(difficulty="hard", tags=[1]), row()).rstrip(b"\n")).rows == 2
 
 
 @pytest.mark.parametrize(
@@ -331,7 +337,7 @@ def test_held_out_prompts_stay_the_same_whatever_their_order_and_company() -> No
 def test_a_prompt_that_was_trained_on_is_never_measured() -> None:
     rows = evaluation(12)
     training = read(lines(*rows[:4]))
-    items = held_out(io.BytesIO(lines(*rows)), 100, training=training.prompts)
+    items = held_out(io.BytesIO(lines(*rows)), 100, training=training.prompts.keys())
     assert [item["reference_answer"]["total"] for item in items] == list(range(4, 12))
 
 
@@ -348,3 +354,301 @@ def test_the_limits_of_evaluation_rows_are_tighter() -> None:
     long = row(messages=[{"role": "user", "content": "x" * EVALUATION_ROW_BYTES}])
     with pytest.raises(DatasetError, match="line 1: is longer than 200,000 bytes"):
         check(io.BytesIO(lines(long)), "f", rows=EVALUATION_ROWS, row_bytes=EVALUATION_ROW_BYTES)
+
+
+# --- beyond the format ---
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "look_up",
+        "description": "Looks a price up.",
+        "parameters": {"type": "object", "properties": {"item": {"type": "string"}}, "required": ["item"]},
+    },
+}
+
+
+def many(count: int, **changes: Any) -> list[dict[str, Any]]:
+    """Rows about which there is nothing to say."""
+    return [
+        row(
+            messages=[
+                {"role": "user", "content": f"Question {number}: how much is {number} and {number * 7}?"}
+            ],
+            reference_answer=str(number),
+            **changes,
+        )
+        for number in range(count)
+    ]
+
+
+def verdict(
+    train: list[Any], evaluation: list[Any] | None = None, *, limit: int | None = None, **changes: Any
+) -> Verdict:
+    rules = Rules(**changes)
+    found = []
+    files = {
+        "train.jsonl": train,
+        "evaluation.jsonl": many(1010)[1000:] if evaluation is None else evaluation,
+    }
+    for (name, rows), near in zip(files.items(), near_duplicates(rules), strict=True):
+        read = io.BytesIO(lines(*rows))
+        found.append(
+            check(
+                read,
+                name,
+                rows=(1, 1000),
+                max_prompt_length=limit,
+                near=near,
+                look_for_personal_data=rules.personal_data,
+            )
+        )
+    return judge(found[0], found[1], rules)
+
+
+def told(found: Verdict) -> list[tuple[str, str, int, tuple[int, ...]]]:
+    return [(each.rule, each.level, each.count, each.lines) for each in found.findings]
+
+
+def test_a_good_pair_of_files_passes_with_its_facts() -> None:
+    found = verdict(many(50))
+    assert (found.verdict, found.findings) == ("pass", ())
+    assert found.facts["train"]["rows"] == 50
+    assert found.facts["train"]["personal_data"] == {}
+    assert (found.facts["leaked"], found.facts["nearly_leaked"]) == (0, 0)
+
+
+def test_what_is_switched_off_is_not_looked_for_and_not_claimed() -> None:
+    rows = [*many(50), row(messages=[{"role": "user", "content": "I am ann@corp.com"}])]
+    found = verdict(rows, near_duplicates=False, personal_data=False)
+    assert found.verdict == "pass"
+    assert found.facts["train"]["personal_data"] is None
+    assert found.facts["train"]["near_duplicate_prompts"] is None
+    assert found.facts["nearly_leaked"] is None
+
+
+def test_repeated_rows_and_contradicting_ones_are_told_apart() -> None:
+    rows = many(50)
+    found = verdict([*rows, rows[3], {**rows[4], "reference_answer": "another"}, rows[5]])
+    assert told(found) == [("contradiction", "warn", 1, (52,)), ("duplicate", "warn", 2, (51, 53))]
+    assert found.sentence == (
+        "Dataset: goes on with a warning. train.jsonl: 1 of the 53 rows have the prompt of an earlier row and"
+        " another reference answer (line 52): no completion can please both, so keep one. train.jsonl: 2 of"
+        " the 53 rows are an earlier row once more, prompt and answer (lines 51, 53): each weighs that prompt"
+        " more, so remove what is not meant."
+    )
+    assert found.facts["train"]["duplicate_prompts"] == 3
+
+
+def test_the_same_prompt_is_known_in_every_spelling() -> None:
+    text = 'Größe "x"\n/ \U0001f600 \\'
+    spelt = [
+        json.dumps(row(messages=[{"role": "user", "content": text}])),
+        json.dumps(row(messages=[{"role": "user", "content": text}]), ensure_ascii=False),
+        json.dumps(row(messages=[{"role": "user", "content": text}]))
+        .replace("/", r"\/")
+        .replace("G", r"\u0047"),
+        json.dumps(row(messages=[{"role": "user", "content": [{"type": "text", "text": text}]}])),
+    ]
+    found = read(lines(*[each.encode() for each in spelt]))
+    assert (found.duplicates.count, len(found.prompts)) == (3, 1)
+
+
+def test_a_prompt_in_both_files_is_a_leak_and_almost_one_is_nearly() -> None:
+    said = "The desk of Birch Logistics ordered nine lamps and two chairs, how much do they owe in all?"
+    train = [*many(50), row(messages=[{"role": "user", "content": said}])]
+    nearly = row(messages=[{"role": "user", "content": said + " Thanks."}])
+    found = verdict(train, [*many(60)[45:], nearly])
+    assert told(found)[:2] == [("leak", "warn", 5, (1, 2, 3, 4, 5)), ("near-leak", "warn", 1, (16,))]
+    assert "train.jsonl (lines 1, 2, 3, 4, 5): they are left out of measuring" in found.findings[0].sentence
+    assert found.findings[1].examples == ("line 16 is like line 51",)
+    # Another answer makes another task of almost the same words.
+    nearly["reference_answer"] = "77"
+    other = verdict(train, [*many(60)[50:], nearly])
+    assert (other.verdict, other.facts["evaluation"]["near_variants_with_another_answer"]) == ("pass", 1)
+
+
+def test_a_few_near_duplicates_are_a_remark_and_many_are_a_warning() -> None:
+    said = "The desk of Birch Logistics ordered nine lamps and two chairs, how much do they owe in all?"
+    copies = [row(messages=[{"role": "user", "content": f"{said} Note {n}."}]) for n in range(11)]
+    few = verdict([*many(90), *copies[:2]])
+    assert (few.verdict, told(few)) == ("pass", [("near-duplicate", "info", 1, (92,))])
+    found = verdict([*many(90), *copies])
+    assert (found.verdict, told(found)[0][:3]) == ("warn", ("near-duplicate", "warn", 10))
+
+
+def test_prompts_that_the_service_would_drop_are_counted_and_the_remedy_is_a_number() -> None:
+    long = [
+        row(messages=[{"role": "user", "content": f"{n} " + "word " * size}], reference_answer=str(n))
+        for n, size in enumerate([2000, 2000, 900])
+    ]
+    (finding,) = verdict([*many(297), *long], limit=1200).findings
+    assert (finding.rule, finding.level, finding.count) == ("prompt-length", "warn", 3)
+    # 10,002 bytes are 2,501 tokens at four bytes each and 3,334 at three; 4,502 are 1,126 and 1,501.
+    assert finding.sentence == (
+        "train.jsonl: 2 of the 300 rows look longer than max_prompt_length (1200 tokens), and 1 more may be,"
+        " as tokens can only be estimated: the service drops such rows without a word, so set it to 3392 to"
+        " keep every row."
+    )
+    (finding,) = verdict([*many(297), *long], limit=10).findings
+    assert "so set it to 64 to keep 99 of 100 rows, or to 3392 to keep every row." in finding.sentence
+    assert verdict([*many(297), *long], limit=3392).verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"), [("é" * 10, 20), ("漢字" * 5000, 30_000), ("ab漢字" * 5000, 40_000)]
+)
+def test_a_prompt_is_as_long_as_its_utf_8(text: str, bytes_: int) -> None:
+    size = read(lines(row(messages=[{"role": "user", "content": text}]))).sizes["max"]
+    assert size == pytest.approx(bytes_, rel=0.01)
+
+
+def test_one_answer_for_most_rows_is_told() -> None:
+    rows = many(50)
+    for each in rows[:26]:
+        each["reference_answer"] = " yes"
+    (finding,) = verdict(rows).findings
+    assert (finding.rule, finding.count) == ("answer-skew", 26)
+    assert "52% of the rows have one and the same reference answer ( yes)" in finding.sentence
+    assert verdict(rows, most_common_answer=0.6).verdict == "pass"
+    rows[0]["reference_answer"] = "no"
+    assert verdict(rows).verdict == "pass"
+
+
+def test_an_answer_of_constants_is_told_although_no_two_are_the_same() -> None:
+    rows = many(50)
+    for number, each in enumerate(rows):
+        each["reference_answer"] = {"urgent": False, "paid": True, "number": number}
+    found = verdict(rows)
+    assert [(each.rule, each.level) for each in found.findings] == [("answer-skew", "warn")]
+    # Two of three values are always the same, the third never: (1 + 1 + 1/50) / 3.
+    assert "would be right in 67% of all values" in found.findings[0].sentence
+    assert found.facts["train"]["constant_answer_share"] == 0.6733
+    assert found.facts["train"]["most_common_reference_share"] == 0.02
+    # The order of the keys makes no other answer.
+    first = {"urgent": False, "paid": True}
+    turned = {"paid": True, "urgent": False}
+    assert read(lines(row(reference_answer=first), row(reference_answer=turned))).references.different == 1
+
+
+def test_tools_are_accepted_with_a_warning_that_they_are_undocumented() -> None:
+    rows = many(50)
+    rows[7]["tools"] = [TOOL]
+    (finding,) = verdict(rows).findings
+    assert (finding.rule, finding.level, finding.lines) == ("tools", "warn", (8,))
+    assert "Bedrock's pages do not mention them" in finding.sentence
+
+
+@pytest.mark.parametrize(
+    ("tools", "said"),
+    [
+        ([], "line 2: `tools` is empty: name one tool at least, or leave the key out"),
+        ([TOOL, TOOL], "line 2: `tools` has a blank name or one name twice"),
+        ({}, "line 2: `tools` has the wrong type: where there are any, they are a list of functions"),
+        ([{"type": "retrieval"}], "tools[0].type must be 'function'"),
+        ([{"type": "function"}], "tools[0] has no `function`"),
+        ([{"type": "function", "function": {"name": "f"}}], "tools[0].function has no `description`"),
+        ([1], "tools[0] has the wrong type: Expected object, got int"),
+    ],
+)
+def test_tools_of_another_shape_are_refused(tools: Any, said: str) -> None:
+    assert said in fault(lines(row(), row(tools=tools)))
+
+
+def test_personal_data_is_shown_masked_wherever_it_stands_in_a_row_but_not_in_its_id() -> None:
+    rows = many(50)
+    rows[2]["messages"][0]["content"] += " Ask ann@corp.com."
+    rows[3]["customer"] = {"contacts": ["bob@corp.com"]}
+    rows[4]["id"] = "eve@corp.com"
+    (finding,) = verdict(rows).findings
+    assert (finding.rule, finding.level, finding.count, finding.lines) == (
+        "personal-email",
+        "warn",
+        2,
+        (3, 4),
+    )
+    assert "seem to hold e-mail addresses (a•••@c•••.com, b•••@c•••.com)" in finding.sentence
+    assert "ann@" not in verdict(rows).to_json()
+
+
+def test_what_is_wrong_with_a_file_is_a_verdict_too() -> None:
+    with pytest.raises(DatasetError) as caught:
+        read(lines(row(), b"nonsense", row(reference_answer=""), b"nonsense"), rows=(5, 1000))
+    found = refusal(caught.value)
+    assert found.verdict == "stop"
+    assert told(found) == [
+        ("row", "stop", 2, (2, 4)),
+        ("row", "stop", 1, (3,)),
+        ("file", "stop", 1, ()),
+    ]
+    assert found.findings[1].sentence == (
+        "train.jsonl: line 3: `reference_answer` is empty: it is what the reward function compares with, a"
+        " string or an object."
+    )
+    with pytest.raises(DatasetError) as caught:
+        read(gzip.compress(lines(row())))
+    assert "train.jsonl is compressed with gzip" in refusal(caught.value).sentence
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        # Two rows on one line, one row on two lines: as many rows as lines all the same.
+        lines(row()).strip() + b" " + lines(row()) + b"\n",
+        lines(row()).strip() + lines(row()) + json.dumps(row(), indent=1).encode() + b"\n",
+        b'{"messages": [{"role": "user", "content": "x"}],\n"reference_answer": "1"}\n' + lines(row()),
+        b'{"a":\n{"b": 1}, "messages": [{"role": "user", "content": "x"}], "reference_answer": "1"} '
+        + lines(row()),
+    ],
+)
+def test_a_row_is_one_line_and_a_line_is_one_row(content: bytes) -> None:
+    assert "is not valid JSON: put one complete object on each line" in fault(content)
+
+
+def test_spaces_around_a_row_are_fine() -> None:
+    assert read(b"  " + lines(row()).strip() + b" \n" + lines(row())).rows == 2
+
+
+def test_bytes_that_are_no_text_are_found_in_the_keys_that_are_not_ours_as_well() -> None:
+    bad = lines(row(note="caf\xe9")).replace(b"\\u00e9", b"\xe9")
+    assert "line 2: is not UTF-8: save the file as UTF-8" in fault(lines(row()) + bad)
+    assert read(lines(row()) + lines(row(note="x")).replace(b"x", "é".encode())).rows == 2
+
+
+def test_half_a_surrogate_pair_is_called_by_its_name() -> None:
+    bad = lines(row()).replace(b"desks", b"desks \\ud83d")
+    assert "line 2: holds half a surrogate pair" in fault(lines(row()) + bad)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64, 1000])
+def test_blocks_of_any_size_say_the_same(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [*many(40, note="é" * 5), row(reference_answer=""), b"", b"x" * 300, row(), row()]
+    content = lines(*rows).removesuffix(b"\n")
+    expected, profile = fault(content, row_bytes=250), read(lines(*many(40, note="é"))).profile()
+    monkeypatch.setattr(dataset, "_BLOCK", size)
+    assert fault(content, row_bytes=250) == expected
+    assert "line 43: is longer than 250 bytes" in expected
+    assert read(lines(*many(40, note="é"))).profile() == profile
+
+
+def test_memory_does_not_grow_with_the_size_of_the_rows() -> None:
+    def peak(size: int) -> int:
+        rows = (lines(row(messages=[{"role": "user", "content": f"{n} " + "x" * size}])) for n in range(400))
+
+        class Generated(io.RawIOBase):
+            rest = b""
+
+            def read(self, size: int = -1) -> bytes:
+                while len(self.rest) < size and (more := next(rows, b"")):
+                    self.rest += more
+                piece, self.rest = self.rest[:size], self.rest[size:]
+                return piece
+
+        tracemalloc.start()
+        check(Generated(), "f", rows=(1, 400))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    small, large = peak(3_000), peak(60_000)
+    assert large < small + 8 * 262_144

@@ -4,6 +4,7 @@ import json
 import shutil
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,8 @@ from infra.config import load_platform, load_team
 from lambdas.composition import compose
 from lambdas.contract import Sample
 from lambdas.rewards.judge import Judge
-from rft.grader_import import GraderError, convert, main_text
+from rft import cli
+from rft.grader_import import GraderError, convert, main_text, placed
 
 ROOT = Path(__file__).resolve().parents[2]
 ANSWER = "{{sample.output_text}}"
@@ -585,3 +587,99 @@ def test_what_is_written_is_a_team_file(tmp_path):
     file.write_text(head + convert(grader).toml + "\n" + rest[rest.index("[training]") :])
     team = load_team(tmp_path, "quotes", load_platform(tmp_path))
     assert set(team.reward.components) == {"a", "s", "q", "l"}
+
+
+# --- into a team's file
+
+
+SETTINGS = (ROOT / "teams" / "quotes" / "team.toml").read_text()
+REWARD = convert(check()).toml
+OLD = SETTINGS[SETTINGS.index("[reward]") : SETTINGS.index("[training]")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # Between other tables, at the end, and where there is none.
+        (SETTINGS, SETTINGS.replace(OLD, f"{REWARD}\n")),
+        (SETTINGS.replace(OLD, "") + "\n" + OLD.rstrip() + "\n", SETTINGS.replace(OLD, "") + "\n" + REWARD),
+        (SETTINGS.replace(OLD, ""), SETTINGS.replace(OLD, "") + "\n" + REWARD),
+        ("", REWARD),
+        ("a = 1", f"a = 1\n\n{REWARD}"),
+        # A comment right above a table is the table's; another one is not.
+        (
+            "# of a\na = 1\n\n# lone\n\n# old\n[reward]\nx = 1\n# of b\n[b]\n",
+            f"# of a\na = 1\n\n# lone\n\n{REWARD}\n# of b\n[b]\n",
+        ),
+        # In pieces, quoted, with an array of tables, and with headers that are text.
+        (
+            '[reward.components.a]\n[b]\nc = """\n[reward]\n"""\n["reward"]\nx = 1\n[[reward.y]]\n[d]\n',
+            f'{REWARD}\n[b]\nc = """\n[reward]\n"""\n[d]\n',
+        ),
+        (SETTINGS.replace("\n", "\r\n"), SETTINGS.replace(OLD, f"{REWARD}\n").replace("\n", "\r\n")),
+    ],
+)
+def test_a_team_file_gets_the_reward_and_keeps_every_other_byte(before, after):
+    assert placed(before.encode(), REWARD, name="team.toml", force=True).decode() == after
+
+
+def test_importing_twice_leaves_what_importing_once_left():
+    reward = convert(scoring()).toml
+    assert reward.startswith("#")
+    once = placed(SETTINGS.encode(), reward, name="team.toml", force=True)
+    assert placed(once, reward, name="team.toml", force=True) == once
+
+
+@pytest.mark.parametrize(
+    ("before", "force", "says"),
+    [
+        (SETTINGS, False, "has a [reward] already: --force"),
+        ("reward = { range = [0, 1] }\n", True, "in another form than [reward] tables"),
+        ("reward.range = [0, 1]\n[reward.components]\n", True, "in another form than [reward] tables"),
+        # What looks like a table is the middle of a text.
+        ('[reward]\nx = 1\n[c]\nd = """ \'\'\'\n[reward]\nq\n[e]\n"""\n', True, "in another form than"),
+        ("[reward", True, "is not valid TOML"),
+    ],
+)
+def test_fails_when_the_reward_of_a_file_cannot_be_replaced(before, force, says):
+    with pytest.raises(GraderError) as raised:
+        placed(before.encode(), REWARD, name="teams/a/team.toml", force=force)
+    assert str(raised.value).startswith("teams/a/team.toml ")
+    assert says in str(raised.value)
+
+
+def run(monkeypatch, capsys, root, *words):
+    monkeypatch.setattr(cli, "ROOT", root)
+    monkeypatch.setattr(cli, "signal", SimpleNamespace(SIGTERM=0, SIGHUP=0, signal=lambda *_: None))
+    monkeypatch.setattr("sys.argv", ["rft", "import-grader", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    return ended.value.code or 0, " ".join((said.out + said.err).split())
+
+
+def test_the_command_writes_the_table_where_it_is_told_to(tmp_path, monkeypatch, capsys):
+    shutil.copytree(ROOT / "teams", tmp_path / "teams")
+    team = tmp_path / "teams" / "quotes" / "team.toml"
+    file = tmp_path / "grader.json"
+    file.write_text(json.dumps(check()))
+    code, said = run(monkeypatch, capsys, tmp_path, file)
+    assert (code, said) == (0, " ".join(REWARD.split()))
+    code, said = run(monkeypatch, capsys, tmp_path, file, "--into", "quotes")
+    assert code == 1
+    assert "teams/quotes/team.toml has a [reward] already: --force replaces it" in said
+    assert team.read_text() == SETTINGS
+    code, said = run(monkeypatch, capsys, tmp_path, file, "--into", "quotes", "--force")
+    assert (code, team.read_text()) == (0, SETTINGS.replace(OLD, f"{REWARD}\n"))
+    assert "has a new [reward]" in said
+    assert "rft score quotes" in said
+    file.write_text(json.dumps(scoring()))
+    code, said = run(
+        monkeypatch, capsys, tmp_path, file, "--into", "quotes", "--force", "--judge", "a.judge-v1:0"
+    )
+    assert code == 0
+    assert "Still to mend: teams/quotes/team.toml" in said
+    assert '[judges."a.judge-v1:0"]' in said
+    code, said = run(monkeypatch, capsys, tmp_path, file, "--into", "quote")
+    assert code == 1
+    assert "teams/quote: no such team (did you mean quotes?)" in said

@@ -240,9 +240,9 @@ def rows_of(prompts: list[str]) -> Rows:
     return Rows(shape="", rows=tuple(made), read=len(made))
 
 
-@given(st.lists(st.integers(0, 400), min_size=150, max_size=400), st.floats(0.01, 0.5), st.randoms())
-def test_no_held_out_prompt_is_trained_on_whatever_the_order(numbers: list[int], share: float, chance: Any):
-    prompts = [f"{'Prompt' if n % 2 else 'PROMPT'}  {number}" for n, number in enumerate(numbers)]
+@given(st.lists(st.integers(0, 249), max_size=30), st.floats(0.01, 0.5), st.randoms())
+def test_no_held_out_prompt_is_trained_on_whatever_the_order(again: list[int], share: float, chance: Any):
+    prompts = [f"Prompt {number}" for number in range(250)] + [f"PROMPT  {number}" for number in again]
     train, held = split(rows_of(prompts), share)
     keys = [{prompt_key(row) for _, row in each.rows} for each in (train, held)]
     assert not keys[0] & keys[1]

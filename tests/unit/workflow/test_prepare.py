@@ -182,3 +182,57 @@ def test_a_file_over_what_s3_copies_in_one_go_is_refused(aws: Aws, monkeypatch: 
     monkeypatch.setattr(dataset, "FILE_BYTES", 100)
     with pytest.raises(DatasetError, match=r"train\.jsonl is larger than 100 bytes"):
         run()
+
+
+def test_the_gate_leaves_its_verdict_and_the_facts_behind_it(aws: Aws) -> None:
+    run()
+    verdict = aws.document("gates/dataset.json")
+    assert (verdict["gate"], verdict["verdict"]) == ("dataset", "warn")
+    # Rows 110 to 119 are in both files, and maxPromptLength is 10 tokens.
+    assert [finding["rule"] for finding in verdict["findings"]] == ["prompt-length", "leak"]
+    assert verdict["findings"][1]["lines"] == list(range(1, 11))
+    assert verdict["sentence"].startswith("Dataset: goes on with a warning. s3://assets/train.jsonl: ")
+    profile = aws.document("dataset.json")
+    assert profile["findings"] == verdict["findings"]
+    assert profile["train"] == verdict["facts"]["train"]
+    assert profile["nearly_leaked"] == 0
+
+
+def test_a_clean_pair_of_files_passes_the_gate(aws: Aws) -> None:
+    aws.put("assets", "evaluation.jsonl", jsonl(rows(200, 40)))
+    run(training={"maxPromptLength": 100})
+    verdict = aws.document("gates/dataset.json")
+    assert (verdict["verdict"], verdict["findings"]) == ("pass", [])
+
+
+def test_a_run_that_the_gate_stops_has_the_verdict_among_the_evidence(aws: Aws) -> None:
+    aws.put("assets", "train.jsonl", jsonl(rows(0, 120)).replace(b'"7"', b'""'))
+    aws.put("assets", "evaluation.jsonl", jsonl(rows(200, 3)))
+    with pytest.raises(DatasetError):
+        run()
+    verdict = aws.document("gates/dataset.json")
+    assert verdict["verdict"] == "stop"
+    assert [(each["rule"], each["level"], each["lines"]) for each in verdict["findings"]] == [
+        ("row", "stop", [8]),
+        ("file", "stop", []),
+    ]
+    assert "s3://assets/train.jsonl: line 8: `reference_answer` is empty" in verdict["sentence"]
+
+
+def test_a_file_that_cannot_be_read_is_a_verdict_as_well(aws: Aws) -> None:
+    with pytest.raises(DatasetError):
+        run(source={"train": "s3://assets/nothing.jsonl", "evaluation": "s3://assets/evaluation.jsonl"})
+    assert aws.document("gates/dataset.json")["verdict"] == "stop"
+
+
+def test_the_platforms_rules_decide_what_is_looked_at(aws: Aws) -> None:
+    personal = [*rows(0, 120), {**rows(120, 1)[0], "customer": "ann@corp.com"}]
+    aws.put("assets", "train.jsonl", jsonl(personal))
+    quiet = {"training": {}, "source": {**DOCUMENT["source"], "evaluation": "s3://assets/other.jsonl"}}
+    aws.put("assets", "other.jsonl", jsonl(rows(200, 40)))
+    run(**quiet)
+    (finding,) = aws.document("gates/dataset.json")["findings"]
+    assert (finding["rule"], finding["lines"]) == ("personal-email", [121])
+    run(**quiet, gates={"dataset": {"personal_data": False, "near_duplicates": False}})
+    verdict = aws.document("gates/dataset.json")
+    assert (verdict["verdict"], verdict["facts"]["train"]["personal_data"]) == ("pass", None)

@@ -1,0 +1,157 @@
+"""`rft ci …`: what a delivery pipeline does, a verb for each step; the Makefile has the same verbs."""
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from infra.config import load_platform, load_teams
+from rft.changes import WAVES, changed_teams, losses, wave
+from rft.cloud import Cloud, CloudError, Deployed
+from rft.delivery import Cdk
+
+ROOT = Path(__file__).resolve().parent.parent
+ASSEMBLY = ROOT / "cdk.out"
+
+app = typer.Typer(help="Steps of a delivery pipeline.", no_args_is_help=True, rich_markup_mode=None)
+out = Console()
+
+Stage = Annotated[str, typer.Option(help="The stage, which is also the wave.")]
+Stacks = Annotated[list[str], typer.Argument(help="Names of stacks.", metavar="STACK...")]
+
+
+def _cdk() -> Cdk:
+    return Cdk(ROOT, os.environ, ROOT / "build" / "cdk.log")
+
+
+@app.command()
+def changed(
+    since: Annotated[str, typer.Option(help="A revision; all teams count as changed without one.")] = "",
+) -> None:
+    """Prints what the commits since a revision touch, as lines a workflow can take for its outputs.
+
+    `teams` is a list with commas; `stacks` and one line for each stage are JSON: [{account, region, teams,
+    stacks}], to be deployed side by side, one stage after the other.
+    """
+    platform = load_platform(ROOT)
+    teams = load_teams(ROOT, changed_teams(ROOT, since) if since else None)
+    order = platform.delivery.environments if platform.delivery else WAVES
+    waves = {stage: [each.document() for each in wave(teams, stage)] for stage in order}
+    everywhere = [each for deployments in waves.values() for each in deployments]
+    typer.echo(f"teams={','.join(team.name for team in teams)}")
+    for name, deployments in {**waves, "stacks": everywhere}.items():
+        typer.echo(f"{name}={json.dumps(deployments)}")
+
+
+@app.command()
+def diff(
+    stacks: Stacks,
+    allow_loss: Annotated[
+        bool, typer.Option("--allow-loss", help="Only say what is lost; somebody has agreed to it.")
+    ] = False,
+) -> None:
+    """Compares synthesized stacks with the deployed ones, as Markdown; fails where state would be lost."""
+    lost: list[str] = []
+    for stack in stacks:
+        text = _cdk().diff(stack, ASSEMBLY)
+        found = losses(text)
+        lost += [f"{stack}: {each}" for each in found]
+        typer.echo(f"### {stack}\n")
+        for each in found:
+            typer.echo(f"- **{each}**")
+        typer.echo(f"\n<details><summary>cdk diff</summary>\n\n```\n{_fenced(text)}\n```\n\n</details>\n")
+    if lost and not allow_loss:
+        raise CloudError(
+            "state would be lost: "
+            + "; ".join(lost)
+            + ". If that is meant, put the label allow-loss on the pull request (--allow-loss)"
+        )
+
+
+def _fenced(text: str) -> str:
+    """A text that cannot end the code block around it."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).replace("```", "'''").strip()
+
+
+@app.command()
+def deploy(stacks: Stacks) -> None:
+    """Deploys stacks exactly as they were synthesized."""
+    _cdk().deploy_assembly(stacks, ASSEMBLY)
+    out.print(f"deployed {', '.join(stacks)}", highlight=False)
+
+
+@app.command()
+def smoke(
+    teams: Annotated[str, typer.Argument(help="Names of teams, comma-separated.")], stage: Stage
+) -> None:
+    """Tries out what was deployed: the reward function answers, and a run could be started."""
+    for team in load_teams(ROOT, teams.split(",")):
+        cloud = Cloud.account(team.stages[stage].region)
+        _try_out(cloud.deployed(team.stack_id(stage)))
+        out.print(f"{team.stack_id(stage)}: the reward function answers and a run can start", highlight=False)
+
+
+def _try_out(deployed: Deployed) -> None:
+    """Raises CloudError when the reward function does not keep the contract or the workflow cannot begin."""
+    # A completion that says nothing, and no reference: it gets the lowest score, which is all that is asked.
+    sample = {
+        "id": "smoke",
+        "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": ""}],
+    }
+    answer = deployed.invoke(deployed.outputs["RewardVersion"], [sample], f"{deployed.stack}: no score")
+    if not isinstance(answer, list) or [each.get("id") for each in answer] != ["smoke"]:
+        raise CloudError(f"{deployed.stack}: the reward function answered {json.dumps(answer)[:200]}")
+    deployed.invoke(deployed.outputs["Start"], {"dry_run": True}, f"{deployed.stack}: no run")
+
+
+@app.command()
+def drift(
+    stacks: Stacks,
+    lookup_role: Annotated[
+        bool, typer.Option("--lookup-role", help="Take the bootstrap's lookup role, which may read.")
+    ] = False,
+    region: Annotated[str | None, typer.Option(help="The stacks' region.")] = None,
+) -> None:
+    """Prints a line per resource that differs from its template, as Markdown; nothing where none does."""
+    platform = load_platform(ROOT)
+    cloud = Cloud.account(region)
+    if lookup_role:
+        qualifier = platform.delivery.qualifier if platform.delivery else "hnb659fds"
+        cloud = cloud.assuming(f"cdk-{qualifier}-lookup-role")
+    for stack in stacks:
+        for finding in _drift_of(cloud, stack):
+            typer.echo(f"- {stack}: {finding}")
+
+
+def _drift_of(cloud: Cloud, stack: str) -> list[str]:
+    """Returns what of a stack differs from its template, once CloudFormation has looked."""
+    formation = cloud.client("cloudformation")
+    detection = formation.detect_stack_drift(StackName=stack)["StackDriftDetectionId"]
+    for _ in range(120):
+        status = formation.describe_stack_drift_detection_status(StackDriftDetectionId=detection)
+        if status["DetectionStatus"] != "DETECTION_IN_PROGRESS":
+            break
+        time.sleep(2)
+    else:
+        raise CloudError(f"{stack}: CloudFormation has not finished looking for drift in four minutes")
+    if status["DetectionStatus"] == "DETECTION_FAILED":
+        raise CloudError(f"{stack}: drift cannot be detected: {status.get('DetectionStatusReason', '')}")
+    drifts = formation.describe_stack_resource_drifts(
+        StackName=stack, StackResourceDriftStatusFilters=["MODIFIED", "DELETED"]
+    )["StackResourceDrifts"]
+    return [
+        f"{each['LogicalResourceId']} ({each['ResourceType']}) "
+        + (
+            "is gone"
+            if each["StackResourceDriftStatus"] == "DELETED"
+            else "differs in " + ", ".join(part["PropertyPath"] for part in each["PropertyDifferences"])
+        )
+        for each in drifts
+        # The workflow changes the champion's value, and only the workflow does.
+        if each["ResourceType"] != "AWS::SSM::Parameter"
+    ]

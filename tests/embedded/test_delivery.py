@@ -1,0 +1,215 @@
+"""The way of a change to an account, by the very shell steps of the workflows, on the embedded AWS."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rft.cloud import Cloud, Deployed
+from rft.delivery import Cdk
+from rft.embedded.aws import ACCOUNT, REGION, EmbeddedAws
+from tests.embedded.test_environment import Clients, ended
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COPIED = (
+    *("app.py", "cdk.json", "Makefile", "pyproject.toml", "package.json", "package-lock.json", ".npmrc"),
+    *("infra", "lambdas", "requirements", "rft", ".github"),
+)
+_EXPRESSION = re.compile(r"\$\{\{ *([\w.]+) *\}\}")
+
+
+def filled(text: str, known: Mapping[str, str]) -> str:
+    """What GitHub makes of a text with expressions."""
+    return _EXPRESSION.sub(lambda found: known[found[1]], text)
+
+
+class Repository:
+    """A checkout of the project with two small teams, and a runner of its workflows' shell steps."""
+
+    def __init__(self, root: Path, environment: Mapping[str, str]) -> None:
+        self.root = root
+        for name in (".venv", "node_modules"):
+            (root / name).symlink_to(REPOSITORY / name)
+        for name in COPIED:
+            source = REPOSITORY / name
+            if source.is_dir():
+                shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, root / name)
+        for name, when in (("north", "on-deploy"), ("south", "manual")):
+            folder = shutil.copytree(REPOSITORY / "teams" / "quotes", root / "teams" / name)
+            text = (folder / "team.toml").read_text()
+            text = re.sub(r"(?m)^train_when = .*$", f'train_when = "{when}"', text)
+            text = re.sub(r"(?m)^epoch_count = .*$", "epoch_count = 1", text)
+            text = re.sub(r"(?m)^\[measurement\]\n(?:.+\n)*", "", text)
+            (folder / "team.toml").write_text(
+                text + "\n[measurement]\nprompts = 12\nsamples_per_prompt = 2\n"
+            )
+        shutil.copy(REPOSITORY / "teams" / "platform.toml", root / "teams")
+        (root / ".gitignore").write_text("/.venv\n/node_modules\n/build\n/cdk.out\n__pycache__\n")
+        # GitHub's own command, which is not here: it writes down what it is asked for.
+        (root / "bin").mkdir()
+        (root / "bin" / "gh").write_text('#!/bin/sh\necho "$@" >>build/gh.log\n')
+        # The installation is the other checkout's, and this one must not touch it.
+        installed = "-o .venv/.installed -o node_modules/.installed"
+        (root / "bin" / "make").write_text(f'#!/bin/sh\nexec {shutil.which("make")} {installed} "$@"\n')
+        for program in (root / "bin").iterdir():
+            program.chmod(0o755)
+        self.environment = {**environment, "TARGET": "embedded"}
+        self.environment["PATH"] = f"{root / 'bin'}{os.pathsep}{environment['PATH']}"
+        # The command's own entry points belong to the other checkout.
+        self.environment["PYTHONPATH"] = str(root)
+        self.git("init", "--initial-branch", "main")
+        self.commit("teams as they are")
+
+    def git(self, *words: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+        done = subprocess.run(
+            ["git", *who, *words], cwd=self.root, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    def commit(self, message: str) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--allow-empty", "--message", message)
+
+    def run(
+        self, workflow: str, job: str, values: Mapping[str, Any], *, fails: bool = False
+    ) -> dict[str, str]:
+        """Runs the shell steps of a job; `values` are what expressions stand for. Returns the outputs."""
+        document = yaml.safe_load((self.root / ".github/workflows" / f"{workflow}.yml").read_text())
+        outputs: dict[str, str] = {}
+        output = self.root / "build" / "github-output"
+        output.parent.mkdir(exist_ok=True)
+        for step in document["jobs"][job]["steps"]:
+            if "run" not in step or ("teams != ''" in step.get("if", "") and not outputs.get("teams")):
+                continue
+            known = {**values, **{f"steps.changed.outputs.{key}": value for key, value in outputs.items()}}
+            given = {**document["jobs"][job].get("env", {}), **step.get("env", {})}
+            own = {key: filled(text, known) for key, text in given.items()}
+            output.write_text("")
+            done = subprocess.run(
+                ["bash", "-e", "-o", "pipefail", "-c", step["run"]],
+                cwd=self.root,
+                env={**self.environment, **own, "GITHUB_OUTPUT": str(output)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if fails and done.returncode != 0:
+                return {"failure": done.stdout + done.stderr}
+            assert done.returncode == 0, f"{step['run']}\n{done.stdout}\n{done.stderr}"
+            lines = output.read_text().splitlines()
+            outputs |= dict(line.split("=", 1) for line in lines)
+        assert not fails, "nothing failed"
+        return outputs
+
+    def merge(self, *, fails: bool = False) -> dict[str, str]:
+        """What happens when the last commit reaches main: synthesis, and the wave of dev."""
+        outputs = self.run("deploy", "synthesize", {"github.event.before": self.git("rev-parse", "HEAD~1")})
+        result: dict[str, str] = {}
+        for deployment in json.loads(outputs["dev"]):
+            values = {f"matrix.{key}": value for key, value in deployment.items()}
+            result = self.run("deploy", "dev", values, fails=fails)
+        return outputs | result
+
+
+@pytest.fixture(scope="module")
+def repository(aws: EmbeddedAws, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    environment = aws.environment(os.environ)
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    root = tmp_path_factory.mktemp("delivered")
+    Cdk(REPOSITORY, environment, root / "bootstrap.log").bootstrap(ACCOUNT, REGION)
+    (root / "bootstrap.log").unlink()
+    return Repository(root, environment)
+
+
+@pytest.fixture(scope="module")
+def north(aws: EmbeddedAws) -> Deployed:
+    return Cloud.embedded(aws).deployed("rft-north-dev")
+
+
+def updated(client: Clients, stack: str) -> Any:
+    [found] = client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    return found.get("LastUpdatedTime", found["CreationTime"]), found["StackStatus"]
+
+
+def test_a_merge_deploys_what_it_touches_and_starts_one_run(
+    repository: Repository, aws: EmbeddedAws, client: Clients
+) -> None:
+    for team in ("north", "south"):
+        settings = repository.root / "teams" / team / "team.toml"
+        settings.write_text(settings.read_text() + "\n# first\n")
+    repository.commit("both teams")
+    assert repository.merge()["teams"] == "north,south"
+    north = Cloud.embedded(aws).deployed("rft-north-dev")
+    [run] = north.runs()
+    assert ended(north, run).status == "SUCCEEDED", north.document(run, "failure.json")
+    south = updated(client, "rft-south-dev")
+
+    rows = repository.root / "teams/north/data/train.jsonl"
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[1:]))
+    repository.commit("one row less for north")
+    assert repository.merge()["teams"] == "north"
+    assert len(north.runs()) == 2
+    assert ended(north, north.runs()[0]).status == "SUCCEEDED"
+    assert updated(client, "rft-south-dev") == south
+
+
+def test_a_merge_without_relevant_change_deploys_and_starts_nothing(
+    repository: Repository, north: Deployed, client: Clients
+) -> None:
+    before = updated(client, "rft-north-dev"), len(north.runs())
+    (repository.root / "README.md").write_text("More words.\n")
+    repository.commit("more words")
+    outputs = repository.merge()
+    assert (outputs["teams"], outputs["dev"]) == ("", "[]")
+    assert (updated(client, "rft-north-dev"), len(north.runs())) == before
+
+
+def test_a_deployment_that_fails_leaves_the_champion_serving(
+    repository: Repository, north: Deployed, client: Clients
+) -> None:
+    champion = north.champion()
+    assert champion
+    start = repository.root / "lambdas/workflow/start.py"
+    good = start.read_text()
+    start.write_text(good.replace('    if event["RequestType"] != "Delete":', "    if 1 / 0:"))
+    rows = repository.root / "teams/north/data/train.jsonl"
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[1:]))
+    repository.commit("a starter that cannot start")
+    failure = repository.merge(fails=True)["failure"]
+    assert "ZeroDivisionError" in failure
+    assert updated(client, "rft-north-dev")[1] == "UPDATE_ROLLBACK_COMPLETE"
+    assert north.champion() == champion
+    found = client("bedrock").get_custom_model_deployment(customModelDeploymentIdentifier=champion)
+    assert found["status"] == "Active"
+    start.write_text(good)
+    repository.commit("the starter as it was")
+    repository.merge()
+    assert updated(client, "rft-north-dev")[1] == "UPDATE_COMPLETE"
+
+
+def test_a_change_by_hand_becomes_an_issue(repository: Repository, north: Deployed, client: Clients) -> None:
+    values = {
+        "matrix.stacks": "rft-north-dev",
+        "github.token": "token",
+        "github.repository": "example/rft",
+    }
+    repository.run("drift", "look", values)
+    asked = repository.root / "build" / "gh.log"
+    assert asked.read_text().splitlines() == [
+        "issue list --label drift --state open --limit 500 --json title --jq .[].title"
+    ]
+    client("lambda").update_function_configuration(FunctionName=north.outputs["Start"], MemorySize=512)
+    repository.run("drift", "look", values)
+    [issue] = [line for line in asked.read_text().splitlines() if line.startswith("issue create")]
+    assert "Drift: rft-north-dev: RunStarterFunction" in issue
+    assert "MemorySize" in issue
