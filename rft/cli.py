@@ -56,7 +56,7 @@ from rft.execution_policy import Place, execution_policies
 from rft.grader_import import JUDGE, GraderError, main_text, placed
 from rft.new_team import TASKS, NewTeam, NewTeamError, Request, Task, write_team
 from rft.packaging import PackagingError, package
-from rft.retire import Retired, entry_text, expired, expiring, record, retired
+from rft.retire import Retired, entry_text, expired, expiring, place, record, retired
 from rft.retirement import Item, Retirement
 from rft.rows import Columns, RowsError
 from rft.scoring import ScoringError
@@ -557,10 +557,21 @@ def _show_new(made: NewTeam, task: Task) -> None:
 
 
 @app.command(name="expired")
-def expired_() -> None:
-    """Prints the throw-away stages whose last day is over, as JSON."""
+def expired_(
+    team: Annotated[
+        str | None, typer.Option(help="This team's stages instead, whether they have expired or not.")
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Only this one of them.")] = None,
+) -> None:
+    """Prints the throw-away stages whose last day is over and where they are, as JSON."""
+    if team:
+        settings = _team(team)
+        stages = [_known(settings, stage)] if stage else settings.stages.values()
+        found = [place(settings, each) for each in stages]
+    else:
+        found = expired(load_teams(ROOT, None), _today())
     # To standard output as it is: what reads it is a program.
-    typer.echo(json.dumps(expired(load_teams(ROOT, None), _today())))
+    typer.echo(json.dumps(found))
 
 
 @app.command(name="retire")
@@ -591,7 +602,7 @@ def retire_(
         cloud = _cloud(aws, region)
         stack = f"rft-{team}-{name}"
         out.print(f"\n[bold]{stack}[/bold] [dim]on {cloud.name}[/dim]", highlight=False)
-        here = cloud.identity()
+        here = cloud.account_id()
         if account and cloud.endpoint is None and here != account:
             raise CloudError(
                 f"{stack} is in account {account} and the credentials are for {here}: sign in there, "

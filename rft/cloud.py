@@ -85,7 +85,7 @@ class Cloud:
         """Returns the boto3 client of `service`."""
         return self.session.client(service, endpoint_url=self.endpoint)
 
-    def identity(self) -> str:
+    def account_id(self) -> str:
         """Returns the account that the credentials are for."""
         return str(self.client("sts").get_caller_identity()["Account"])
 

@@ -155,7 +155,8 @@ def _json_example(chance: random.Random) -> Example:
 
 def _label_example(chance: random.Random) -> Example:
     number = chance.randint(1, 9_999)
-    return f"Is {number} even or odd?", "odd" if number % 2 else "even"
+    asked = f"Is {number} low (below 3334), middle (below 6667) or high?"
+    return asked, ("low", "middle", "high")[(number - 1) // 3333]
 
 
 def _text_example(chance: random.Random) -> Example:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from infra.config import TEAM_FILE, TEAMS, Account, Region, SettingsError, Table, Team, team_names
+from infra.config import TEAM_FILE, TEAMS, Account, Region, SettingsError, Stage, Table, Team, team_names
 from infra.faults import plain, read_toml
 from rft.cloud import CloudError
 
@@ -43,20 +43,24 @@ class Retired(Table):
 _Stages = TypeAdapter(dict[str, dict[str, Retired]])
 
 
-def expired(teams: Iterable[Team], today: datetime.date) -> list[dict[str, str | None]]:
+def expired(teams: Iterable[Team], today: datetime.date) -> list[dict[str, str]]:
     """Returns the stages whose last day is over, with where they are: what the nightly workflow retires."""
     return [
-        {
-            "team": team.name,
-            "stage": stage.name,
-            "account": stage.account,
-            "region": stage.region,
-            "expires": stage.expires.isoformat(),
-        }
+        place(team, stage)
         for team in teams
         for stage in team.stages.values()
         if stage.expires and stage.expires < today
     ]
+
+
+def place(team: Team, stage: Stage) -> dict[str, str]:
+    """Returns where a stage is, as a pipeline wants to know it; "default" is what the credentials say."""
+    return {
+        "team": team.name,
+        "stage": stage.name,
+        "account": stage.account or "default",
+        "region": stage.region or "default",
+    }
 
 
 def expiring(teams: Iterable[Team], today: datetime.date) -> list[str]:
@@ -129,16 +133,16 @@ def missing_teams(root: Path, since: str) -> list[str]:
     faults = []
     present = {name: _stages((root / TEAMS / name / TEAM_FILE).read_bytes()) for name in _folders(root)}
     for name, stages in sorted(_at(root, since).items()):
-        for stage, place in stages.items():
+        for stage, there in stages.items():
             now = present.get(name, {}).get(stage)
-            if now is not None and not _moved(place, now):
+            if now is not None and not _moved(there, now):
                 continue
             entry = ended.get(name, {}).get(stage)
-            if entry and not _moved(place, (entry.account, entry.region)):
+            if entry and not _moved(there, (entry.account, entry.region)):
                 continue
             what = "was renamed or deleted" if name not in present else "has no such stage any more"
             if now is not None:
-                what = f"moves the stage from {_shown(place)} to {_shown(now)}"
+                what = f"moves the stage from {_shown(there)} to {_shown(now)}"
             faults.append(
                 f"{TEAMS}/{name}: {what}, and its stack rft-{name}-{stage} stays behind: put it back, "
                 f"run `rft retire {name} --stage {stage}`, and bring {TEAMS}/{RETIRED_FILE} along"

@@ -48,7 +48,7 @@ def test_a_team_of_every_task_passes_the_settings_and_dataset_checks(
                 {"rows": EVALUATION_ROWS, "row_bytes": EVALUATION_ROW_BYTES} if name == "evaluation" else {}
             )
             found = check(stream, name, **rows)
-            assert found.duplicates == 0
+            assert found.duplicates.count == 0
     assert made.read[0].dropped == {}
     assert sorted(path.name for path in (root / "teams").iterdir()) == ["fresh", "platform.toml"]
 

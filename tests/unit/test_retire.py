@@ -57,13 +57,7 @@ def test_a_stage_expires_the_day_after_its_last_one_and_is_warned_of_before(root
     days = datetime.timedelta
     assert expired(teams, DAY) == []
     [found] = expired(teams, DAY + days(1))
-    assert found == {
-        "team": "quotes",
-        "stage": "dev",
-        "account": None,
-        "region": None,
-        "expires": "2027-01-31",
-    }
+    assert found == {"team": "quotes", "stage": "dev", "account": "default", "region": "default"}
     assert expiring(teams, DAY - days(15)) == []
     assert "expires after 2027-01-31: set a later date" in expiring(teams, DAY)[0]
     assert "retire it (`rft retire quotes --stage dev`)" in expiring(teams, DAY + days(1))[0]
