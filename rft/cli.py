@@ -544,7 +544,7 @@ def _show_new(made: NewTeam, task: Task) -> None:
         out.print(table)
     if made.own_instructions and made.instruction:
         out.print(
-            f"[yellow]{made.own_instructions:,} rows have a system message of their own.[/yellow]"
+            f"[yellow]Rows with a system message of their own: {made.own_instructions:,}.[/yellow]"
             " It has to ask for the form that the reward looks for:",
             highlight=False,
         )
@@ -598,7 +598,7 @@ def retire_(
         raise CloudError("--purge deletes the data and --keep-data keeps it: choose one of them")
     platform = load_platform(ROOT)
     left = False
-    for name, region, account, tags in _places(team, stage, platform):
+    for name, region, account in _places(team, stage):
         cloud = _cloud(aws, region)
         stack = f"rft-{team}-{name}"
         out.print(f"\n[bold]{stack}[/bold] [dim]on {cloud.name}[/dim]", highlight=False)
@@ -608,7 +608,7 @@ def retire_(
                 f"{stack} is in account {account} and the credentials are for {here}: sign in there, "
                 f"and retire it with --stage {name}"
             )
-        retirement = Retirement(cloud, stack, purge=purge, tags=tags, prices=platform.prices)
+        retirement = Retirement(cloud, stack, purge=purge, prices=platform.prices)
         rest = _retire(retirement, stack, platform, yes, keep_data, dry_run)
         if rest is None:
             continue
@@ -629,27 +629,17 @@ def retire_(
         raise typer.Exit(1)
 
 
-def _places(
-    team: str, stage: str | None, platform: Platform
-) -> list[tuple[str, str | None, str | None, dict[str, str]]]:
-    """Stage, region, account and tags of what is to be retired; also of a folder that is gone already."""
+def _places(team: str, stage: str | None) -> list[tuple[str, str | None, str | None]]:
+    """Stage, region and account of what is to be retired; also of a folder that is gone already."""
     if team in config.team_names(ROOT):
         settings = _team(team)
         stages = [_known(settings, stage)] if stage else list(settings.stages.values())
-        return [(each.name, each.region, each.account, _tags(team, each.name, platform)) for each in stages]
+        return [(each.name, each.region, each.account) for each in stages]
     ended = retired(ROOT).get(team, {})
     if not ended or (stage and stage not in ended):
         # The usual words for a team or stage that there is not.
         _team(team)
-    return [
-        (name, each.region, each.account, _tags(team, name, platform))
-        for name, each in ended.items()
-        if stage in (None, name)
-    ]
-
-
-def _tags(team: str, stage: str, platform: Platform) -> dict[str, str]:
-    return {**platform.tags, "team": team, "stage": stage}
+    return [(name, each.region, each.account) for name, each in ended.items() if stage in (None, name)]
 
 
 def _retire(
@@ -710,12 +700,16 @@ def _items_table(items: list[Item], currency: str) -> Table:
     table = Table("what", "name", "", f"{currency} a month".strip(), "becomes", box=None, header_style="bold")
     colors = {"kept": "green", "left": "bold red", "stopped": "yellow", "deleted": "yellow"}
     for item in items:
-        month = "no price" if item.month is None else f"{item.month:.2f}" if item.month else ""
+        month = "no price" if item.month is None else _price(item.month)
         fate = Text(item.fate, colors[item.fate])
         table.add_row(item.kind, Text(item.name), Text(item.note, "dim"), month, fate)
     table.columns[1].overflow = "fold"
     table.columns[3].justify = "right"
     return table
+
+
+def _price(month: float) -> str:
+    return "" if month == 0 else "< 0.01" if month < 0.01 else f"{month:.2f}"
 
 
 @contextmanager

@@ -15,12 +15,10 @@ from typing import Any, Final, Literal, TypeVar
 
 from botocore.exceptions import ClientError
 
-from infra.config import Prices
+from infra.config import ENVIRONMENT_TAG, Prices
 from rft.cloud import Cloud, CloudError
 from rft.cost import idle_month
 
-# What all that a run makes in Bedrock is tagged with (infra/permissions.py); the value is the stack's name.
-_TAG: Final = "rft:environment"
 # As long as a key of a lasting stage waits by itself. Until then its deletion can be taken back.
 _KEY_DAYS: Final = 30
 # S3 deletes as many versions in one request.
@@ -84,7 +82,6 @@ class Retirement:
         cloud: The account and region of the stage.
         stack: The stage's stack.
         purge: Whether the data, the key and the logs of a lasting stage go as well.
-        tags: Tags that no other stack bears together, by which what no stack knows any more is found.
         prices: The platform's prices.
         pause: Seconds between two looks at something that takes time.
         patience: Seconds such a thing may take.
@@ -96,7 +93,6 @@ class Retirement:
         stack: str,
         *,
         purge: bool,
-        tags: Mapping[str, str],
         prices: Prices | None = None,
         pause: float | None = None,
         patience: float = 3600,
@@ -104,9 +100,8 @@ class Retirement:
         self._cloud = cloud
         self._stack = stack
         self._purge = purge
-        self._tags = dict(tags)
         self._prices = prices
-        self._pause = (0.2 if cloud.endpoint else 10.0) if pause is None else pause
+        self._pause = (0.2 if cloud.endpoint else 5.0) if pause is None else pause
         self._patience = patience
         # Why something that should go did not, by its id.
         self._why: dict[str, str] = {}
@@ -151,8 +146,8 @@ class Retirement:
         found = []
         for model in self._models():
             found += [
-                f"model {model['modelName']} is served by {arn}, which bears no tag {_TAG} = {self._stack}: "
-                "delete it, or tag it so, and begin again"
+                f"model {model['modelName']} is served by {arn}, which bears no tag {ENVIRONMENT_TAG} = "
+                f"{self._stack}: delete it, or tag it so, and begin again"
                 for arn in self._others_on(model["modelArn"])
             ]
         return found
@@ -342,7 +337,7 @@ class Retirement:
             if _code(error) == "ResourceNotFoundException":
                 return False
             raise
-        return {"key": _TAG, "value": self._stack} in tags
+        return {"key": ENVIRONMENT_TAG, "value": self._stack} in tags
 
     def _others_on(self, model: str) -> list[str]:
         """What others made of a model: each keeps it from being deleted, and costs money."""
@@ -601,8 +596,8 @@ class Retirement:
         return True
 
     def _bearing_our_tags(self, known: Sequence[_Resource]) -> list[Item]:
-        """What bears the stack's tags and no stack knows any more: too old, or made by hand."""
-        filters = [{"Key": key, "Values": [value]} for key, value in self._tags.items()]
+        """What bears the stack's tag and no stack knows any more: too old, or made by hand."""
+        filters = [{"Key": ENVIRONMENT_TAG, "Values": [self._stack]}]
         pages = self._pages("resourcegroupstaggingapi", "get_resources", TagFilters=filters)
         arns = [each["ResourceARN"] for page in pages for each in page["ResourceTagMappingList"]]
         # The listing lags behind: what the stack says it deleted is deleted.
@@ -622,7 +617,7 @@ class Retirement:
             # Bedrock lists jobs for ever, and they cost nothing; the rest of it was looked at one by one.
             if service == "bedrock" or (kind and not self._exists(_Resource(kind, _physical(arn)))):
                 continue
-            note = "no stack has it, but it bears the stage's tags: delete it by hand"
+            note = "no stack has it, but it bears the stage's tag: delete it by hand"
             found.append(Item(kind=service, name=arn, fate="left", note=note, month=None))
         return found
 
@@ -638,8 +633,11 @@ class Retirement:
     ) -> None:
         """Ends what is found, again and again, until nothing is found any more."""
         deadline = time.monotonic() + self._patience
-        why = ""
+        why, again = "", False
         while found := find():
+            if again:
+                self._wait(deadline, f"{kind} {name(found[0])} does not end{why}")
+            again = True
             for each in found:
                 say(name(each))
                 try:
@@ -649,7 +647,6 @@ class Retirement:
                     if _code(error) not in _MISSING and _code(error) not in _BUSY:
                         raise
                     why = f": {error}"
-            self._wait(deadline, f"{kind} {name(found[0])} does not end{why}")
 
     def _wait(self, deadline: float, trouble: str) -> None:
         if time.monotonic() > deadline:

@@ -80,10 +80,8 @@ class Fleet:
         return self.cloud(stack).deployed(stack)
 
     def retirement(self, stack: str, *, purge: bool = False) -> Retirement:
-        _, team, stage = stack.split("-")
-        platform = load_platform(self.root)
-        tags = {**platform.tags, "team": team, "stage": stage}
-        return Retirement(self.cloud(stack), stack, purge=purge, tags=tags, prices=platform.prices)
+        prices = load_platform(self.root).prices
+        return Retirement(self.cloud(stack), stack, purge=purge, prices=prices)
 
     def retire(self, stack: str, *, purge: bool = False) -> list[Item]:
         retirement = self.retirement(stack, purge=purge)
@@ -192,8 +190,7 @@ def test_a_lasting_stage_keeps_its_data_until_it_is_purged(fleet: Fleet):
 
 def test_what_bears_the_tags_of_a_retired_stage_is_told(fleet: Fleet):
     kms = fleet.cloud("rft-quotes-west").client("kms")
-    tags = {"application": "rft", "team": "quotes", "stage": "west"}
-    key = kms.create_key(Tags=[{"TagKey": name, "TagValue": value} for name, value in tags.items()])
+    key = kms.create_key(Tags=[{"TagKey": "rft:environment", "TagValue": "rft-quotes-west"}])
     [left] = fleet.retirement("rft-quotes-west").rest()
     assert (left.fate, left.kind) == ("left", "kms")
     assert key["KeyMetadata"]["KeyId"] in left.name

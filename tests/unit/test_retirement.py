@@ -410,7 +410,7 @@ class World:
         return {}
 
     def get_resources(self, asked: Any) -> Any:
-        assert {each["Key"] for each in asked["TagFilters"]} == {"team", "stage"}
+        assert asked["TagFilters"] == [{"Key": "rft:environment", "Values": [STACK]}]
         return {"ResourceTagMappingList": [{"ResourceARN": arn} for arn in self.tagged]}
 
 
@@ -431,8 +431,7 @@ def enter(monkeypatch: pytest.MonkeyPatch, cloud: Cloud) -> Any:
             "_make_api_call",
             lambda client, operation, params: world.call(client, operation, params),
         )
-        tags = {"team": "quotes", "stage": "prod"}
-        return Retirement(cloud, STACK, purge=purge, tags=tags, prices=PRICES, pause=0.001, patience=patience)
+        return Retirement(cloud, STACK, purge=purge, prices=PRICES, pause=0.001, patience=patience)
 
     return enter
 
