@@ -123,7 +123,7 @@ def told(items: list[Item]) -> dict[str, set[str]]:
 
 def test_stages_teams_and_regions_share_nothing(fleet: Fleet):
     names = [value for outputs in fleet.outputs.values() for value in outputs.values()]
-    assert len(names) == len(set(names)) == 8 * len(STACKS)
+    assert len(names) == len(set(names)) >= 8 * len(STACKS)
     for stack in STACKS:
         assert fleet.deployed(stack).champion() is None
 
