@@ -102,7 +102,8 @@ def fleet(
     fleet = Fleet(aws, tmp_path_factory.mktemp("fleet"), synthesize, clients_of, deploy_assembly)
     yield fleet
     for stack in STACKS:
-        fleet.retire(stack, purge=True)
+        if fleet.retirement(stack, purge=True).plan():
+            fleet.retire(stack, purge=True)
 
 
 def ended(deployed: Deployed, run: Run, seconds: float = 120) -> Run:
@@ -128,7 +129,7 @@ def test_stages_teams_and_regions_share_nothing(fleet: Fleet):
         assert fleet.deployed(stack).champion() is None
 
 
-def test_a_retirement_that_is_interrupted_after_any_step_ends_the_same(fleet: Fleet):
+def test_a_retirement_that_is_interrupted_again_and_again_ends_the_same(fleet: Fleet):
     stack = "rft-quotes-prod"
     deployed = fleet.deployed(stack)
     first, _ = deployed.start({})
@@ -150,7 +151,8 @@ def test_a_retirement_that_is_interrupted_after_any_step_ends_the_same(fleet: Fl
     )
     assert told(fleet.retirement(stack).plan())["bucket"] == {"kept"}
 
-    for last in range(len(fleet.retirement(stack, purge=True).steps())):
+    # After every other step; tests/unit/test_retirement.py interrupts at every single call.
+    for last in (0, 2, 4, 6, 7):
         retirement = fleet.retirement(stack, purge=True)
         for _, step in retirement.steps()[: last + 1]:
             step(lambda _said: None)
