@@ -94,6 +94,14 @@ fleet: install ## Look at all stages in all accounts, into build/fleet.html and 
 	@mkdir -p build
 	@$(BIN)/rft status --aws --json --html build/fleet.html >build/fleet.json
 
+.PHONY: expired
+expired: install ## Print the stages whose last day is over, or a team's: make expired TEAM=quotes STAGE=dev
+	@$(BIN)/rft expired $(if $(filter command line,$(origin TEAM)),--team "$(TEAM)" --stage "$(STAGE)")
+
+.PHONY: retire
+retire: install ## Take a stage away, from its runs to its stack: make retire TEAM=quotes STAGE=dev
+	@$(BIN)/rft retire "$(TEAM)" --stage "$(STAGE)" $(if $(YES),--yes) $(if $(PURGE),--purge $(if $(YES),--yes))
+
 .PHONY: drift
 drift: install ## List what was changed by hand: make drift STACKS=rft-quotes-dev
 	@$(BIN)/rft ci drift $(STACKS) --region "$(REGION)" $(if $(LOOKUP_ROLE),--lookup-role)

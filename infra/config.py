@@ -14,7 +14,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from infra.faults import (
     Schema,
@@ -200,6 +208,11 @@ class StageTable(Table):
     """AWS region to deploy to; the region of the credentials in use when left out."""
     dashboard: bool = False
     """Whether the stage has a CloudWatch dashboard, which costs money while nothing trains as well."""
+    expires: Annotated[
+        datetime.date | None,
+        Field(json_schema_extra={"$comment": "a date like 2027-01-31, without quotes"}),
+    ] = None
+    """The last day of a throw-away stage: from the day after on the nightly workflow retires it."""
     approval: bool = False
     """Whether a person has to approve a model that passed before it is promoted: `rft approve`."""
     approval_hours: Annotated[int, Field(ge=1, le=336)] = 72
@@ -208,6 +221,13 @@ class StageTable(Table):
     """For lasting stages: how long nobody can change or delete what a run was and why it was decided so."""
     object_lock_mode: Literal["governance", "compliance"] = "governance"
     """governance: who has the right to can still lift the lock; compliance: nobody can, not even the root."""
+
+    @field_validator("expires")
+    @classmethod
+    def _throwaway(cls, value: datetime.date | None, info: ValidationInfo) -> datetime.date | None:
+        if value and info.data.get("retention") == "lasting":
+            raise ValueError('is for stages with retention = "throwaway": a lasting one ends by `rft retire`')
+        return value
 
 
 class Stage(StageTable):
@@ -667,6 +687,10 @@ class Prices(Table):
     """Price of a standard-resolution alarm on one metric for a month."""
     dashboard_month: Price | None = None
     """Price of a dashboard for a month."""
+    s3_gb_month: Price | None = None
+    """Price of a gigabyte in S3 Standard for a month."""
+    custom_model_month: Price | None = None
+    """Price of keeping a custom model for a month."""
     models: dict[JudgeName, ModelPrice] = {}
     """Prices per base model, and per judge by the name it has under `judges`."""
 

@@ -35,13 +35,13 @@ class Cloud:
     session: boto3.Session = field(repr=False)
 
     @classmethod
-    def embedded(cls, aws: "EmbeddedAws") -> "Cloud":
-        """Returns the embedded AWS that is running."""
+    def embedded(cls, aws: "EmbeddedAws", region: str | None = None) -> "Cloud":
+        """Returns the embedded AWS that is running, in its own region or in another one."""
         env = aws.environment()
         session = boto3.Session(
             aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
-            region_name=env["AWS_REGION"],
+            region_name=region or env["AWS_REGION"],
         )
         return cls(name=f"the embedded AWS at {aws.endpoint}", endpoint=aws.endpoint, session=session)
 
@@ -84,6 +84,11 @@ class Cloud:
     def client(self, service: Any) -> Any:
         """Returns the boto3 client of `service`."""
         return self.session.client(service, endpoint_url=self.endpoint)
+
+    @property
+    def region(self) -> str:
+        """The region of every client."""
+        return str(self.session.region_name)
 
     def assuming(self, bootstrap_role: str) -> "Cloud":
         """Returns the same account as a role of its CDK bootstrap, known by what its name begins with."""

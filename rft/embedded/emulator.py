@@ -175,8 +175,9 @@ def lambda_logs() -> None:
 def bucket_properties() -> None:
     """Applies tags, encryption, lifecycle and Object Lock of AWS::S3::Bucket, and the stack's tags.
 
-    Gap: the emulator drops these properties of AWS::S3::Bucket without a word, and does not propagate stack
-    tags to buckets.
+    Gaps: the emulator drops these properties of AWS::S3::Bucket without a word, and does not propagate stack
+    tags to buckets; and it deletes a bucket with all that is in it, which on AWS fails the deletion of the
+    stack.
     """
     provisioners._STACK_TAG_PROPERTY["AWS::S3::Bucket"] = ("Tags", "list")
     handlers = provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"]
@@ -192,7 +193,18 @@ def bucket_properties() -> None:
         _apply_bucket_properties(updated[0], new)
         return updated
 
-    provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"] = {**handlers, "create": create, "update": update}
+    def delete(physical_id: str, _properties: Any) -> None:
+        status, _, body = s3._delete_bucket(physical_id)
+        # One that is gone already is as good as deleted.
+        if status not in (204, 404):
+            raise ValueError(f"AWS::S3::Bucket {physical_id}: {body!r}")
+
+    provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"] = {
+        **handlers,
+        "create": create,
+        "update": update,
+        "delete": delete,
+    }
 
 
 def _apply_bucket_properties(bucket: str, properties: Mapping[str, Any]) -> None:
