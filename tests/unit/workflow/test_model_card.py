@@ -67,13 +67,14 @@ def test_both_forms_have_the_same_sections(pages: dict[str, str]) -> None:
     in_markdown = re.findall(r"(?m)^## (.+)$", pages["model-card.md"])
     assert in_markdown == re.findall(r"<h2>(.+?)</h2>", pages["model-card.html"])
     assert in_markdown == [
-        "Intended use", "Model", "Data", "Reward", "Results", "Guards", "Decision", "Limits", "Lineage",
+        "Intended use", "Model", "Data", "Reward", "Results", "Guards", "Checks before training", "Decision",
+        "Limits", "Lineage",
     ]  # fmt: skip
 
 
 def test_every_table_of_the_markdown_is_one(pages: dict[str, str]) -> None:
     blocks = re.findall(r"(?m)(?:^\|.*\n)+", pages["model-card.md"])
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     for block in blocks:
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
         assert len(widths) == 1, block
