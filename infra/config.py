@@ -53,7 +53,7 @@ _TEAM_NAME = re.compile(r"(?=.{3,24}$)[a-z](-?[a-z0-9])+")
 # What every S3 URI of a customization job must match; `=`, `+`, spaces and `//` are not in it.
 _S3_URI = re.compile(r"(?=.{1,1024}$)s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/[-!_*'().a-z0-9A-Z]+)+")
 _LIBRARY = Path(__file__).parent.parent / "lambdas" / "rewards"
-_OWN_TAGS = ("team", "stage", "owner", "description", "revision")
+_OWN_TAGS = ("team", "stage", "owner", "description")
 
 # Of the places an inference profile's id may begin with; one that is missing only goes without a warning.
 _PROFILE = re.compile(r"(us|us-gov|eu|apac|jp|au|ca|global)\.|arn:.*inference-profile/")
