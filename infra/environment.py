@@ -145,6 +145,7 @@ class RftEnvironment(cdk.Stack):
             rows=rows,
             datasets=datasets,
             artifacts=artifacts,
+            champion=champion,
             notifications=notifications,
             key=key,
             lasting=lasting,

@@ -7,6 +7,7 @@ import aws_cdk as cdk
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct, IDependable
 
+from infra.champion import Champion
 from infra.config import TrainWhen
 from infra.datasets import Artifacts, Datasets, Rows
 from infra.encryption import TeamKey
@@ -32,6 +33,7 @@ class RunStarter(Construct):
         rows: Rows,
         datasets: Datasets,
         artifacts: Artifacts,
+        champion: Champion,
         notifications: Notifications,
         key: TeamKey,
         lasting: bool,
@@ -50,6 +52,7 @@ class RunStarter(Construct):
             environment={
                 "DATASETS": datasets.bucket.bucket_name,
                 "ARTIFACTS": artifacts.bucket.bucket_name,
+                "CHAMPION": champion.parameter.parameter_name,
                 "STATE_MACHINE": state_machine,
                 "SETTINGS": cdk.Stack.of(self).to_json_string({**settings, "gates": gates, "limits": limits}),
             },
@@ -58,6 +61,9 @@ class RunStarter(Construct):
                 allow("s3:GetObject", on=rows.object_arns),
                 datasets.read("incoming/*", "datasets/*"),
                 datasets.list_objects(),
+                allow("ssm:GetParameter", "ssm:PutParameter", on=[champion.parameter.parameter_arn]),
+                artifacts.list_objects(),
+                artifacts.read_history(),
                 key.read_through("s3"),
                 *notifications.publish(),
             ],

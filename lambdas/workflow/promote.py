@@ -72,6 +72,17 @@ def champion() -> str | None:
     return None if value == NO_CHAMPION else value
 
 
+def restore_champion() -> None:
+    """Writes the record of the champion again, from the history, where a deploy has set it back.
+
+    CloudFormation changes the tags of a parameter by writing all of it, its first value included, whenever a
+    tag of the stack is another one.
+    """
+    if champion() is None and (last := history.entries(1)):
+        ssm: SSMClient = runs.client("ssm")
+        ssm.put_parameter(Name=os.environ["CHAMPION"], Value=last[0]["deployment"], Overwrite=True)
+
+
 def goal(deployment: "GetCustomModelDeploymentResponseTypeDef") -> str:
     """Returns the ARN of the model that a deployment serves, or that it is on its way to."""
     update = deployment.get("updateDetails")

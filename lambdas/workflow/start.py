@@ -11,8 +11,9 @@ Returns: {"run", "execution", "started"}; `started` is false where the same cont
     after a dry run, which does everything but start.
 Errors: `RunError` for a request that makes no sense. A deploy never fails for its content, which the run
     reports; it fails when the run cannot be started.
-Environment: STACK, DATASETS, STATE_MACHINE, SETTINGS (the run document without "run" and "trigger", and with
-    an optional "limits": {camelCase training key: upper bound}, which overrides must respect). Its "gates" go
+Before anything else it writes the record of the champion again, where a deploy has set it back.
+Environment: STACK, DATASETS, ARTIFACTS, CHAMPION, STATE_MACHINE, SETTINGS (the run document without "run"
+    and "trigger", and with an optional "limits": {camelCase training key: upper bound}, which overrides must respect). Its "gates" go
     with the run, but do not name it: what a gate lets pass changes no model, and the same content must not be
     trained on twice for it.
 Input of the execution, the run document: SETTINGS with overrides, and "run", "trigger", "attempt",
@@ -21,7 +22,9 @@ IAM:
     - states:StartExecution on the state machine;
     - s3:GetObject on DATASETS/incoming/* and on the two source objects of SETTINGS (it hashes them);
     - s3:ListBucket on DATASETS (so that a missing object reads as missing, not as forbidden);
-    - kms:Decrypt on the key of DATASETS.
+    - ssm:GetParameter, ssm:PutParameter on CHAMPION;
+    - s3:ListBucket on ARTIFACTS, s3:GetObject on ARTIFACTS/history/*;
+    - kms:Decrypt on the key of DATASETS and ARTIFACTS.
 """
 
 import difflib
@@ -37,6 +40,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from lambdas import dataset
+from lambdas.workflow import promote
 from lambdas.workflow.runs import RunError, client
 
 if TYPE_CHECKING:
@@ -126,6 +130,7 @@ def _uploaded(detail: Mapping[str, Any]) -> dict[str, Any]:
 
 def _start(trigger: str, request: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Names the run by its content and starts its execution."""
+    promote.restore_champion()
     document = _document(request)
     try:
         document["source"]["sha256"] = _hash(document["source"], context)

@@ -34,6 +34,7 @@ WILDCARDS = {
     "RunStarterFunctionRoleC96792E1": {
         f"{ROWS}datasets/*": {"s3:GetObject"},
         f"{ROWS}incoming/*": {"s3:GetObject"},
+        HISTORY: {"s3:GetObject"},
     },
     "StepsPrepareRole14EFD451": {
         f"{ROWS}datasets/*": {"s3:GetObject", "s3:PutObject"},

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from lambdas.dataset import identity
-from lambdas.workflow import start
+from lambdas.workflow import promote, start
 from lambdas.workflow.runs import RunError
-from tests.unit.workflow.conftest import DATASETS, STATE_MACHINE, Aws, RefusedError
+from tests.unit.workflow.conftest import DATASETS, STATE_MACHINE, Aws, RefusedError, model_arn
 
 SETTINGS: dict[str, Any] = {
     "source": {
@@ -70,6 +70,28 @@ def test_the_execution_gets_the_run_document(aws: Aws) -> None:
         "trigger": "manual",
         "attempt": 1,
     }
+
+
+def test_a_champion_that_a_deploy_forgot_is_remembered(aws: Aws) -> None:
+    champion = aws.crown("a")
+    promote.handler(
+        {
+            "run": "run-1",
+            "execution": "arn:aws:states:::execution",
+            "model_arn": aws.train("b"),
+            "deployment_arn": champion,
+            "decision": {"sentence": "Better.", "champion": {"model_arn": model_arn("a")}},
+        },
+        None,
+    )
+    aws.parameters["/champion"] = "none"
+    ask(dry_run=True)
+    assert aws.parameters["/champion"] == champion
+
+
+def test_where_nothing_was_promoted_there_is_no_champion_to_remember(aws: Aws) -> None:
+    ask(dry_run=True)
+    assert aws.parameters["/champion"] == "none"
 
 
 def test_the_same_content_is_started_once(aws: Aws) -> None:
