@@ -13,9 +13,9 @@ Errors: `RunError` for a request that makes no sense. A deploy never fails for i
     reports; it fails when the run cannot be started.
 Before anything else it writes the record of the champion again, where a deploy has set it back.
 Environment: STACK, DATASETS, ARTIFACTS, CHAMPION, STATE_MACHINE, SETTINGS (the run document without "run"
-    and "trigger", and with an optional "limits": {camelCase training key: upper bound}, which overrides must respect). Its "gates" go
-    with the run, but do not name it: what a gate lets pass changes no model, and the same content must not be
-    trained on twice for it.
+    and "trigger", and with an optional "limits": {camelCase training key: upper bound}, which overrides
+    must respect). Its "gates" go with the run, but do not name it: what a gate lets pass changes no model,
+    and the same content must not be trained on twice for it.
 Input of the execution, the run document: SETTINGS with overrides, and "run", "trigger", "attempt",
     "requested" (time, UTC) and, unless a file could not be read yet, "source"."sha256".
 IAM:
