@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import boto3
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
@@ -330,6 +329,9 @@ def require_judges(team: Team, environment: MutableMapping[str, str]) -> None:
         return
     if "AWS_REGION" in environment:
         environment.setdefault("AWS_DEFAULT_REGION", environment["AWS_REGION"])
+    # It takes longer to import than most rewards take to score.
+    import boto3
+
     session = boto3.Session()
     keys = "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     needed: dict[str, object] = {
