@@ -357,6 +357,41 @@ def score(
         raise typer.Exit(1)
 
 
+@app.command()
+def check(
+    team: TeamName,
+    stage: Annotated[str | None, typer.Option(help="Speak of this stage only.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Compare with a git revision: rows, reward and settings.", metavar="REV"),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Write the comment for a pull request.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Write everything as JSON.")] = False,
+) -> None:
+    """Checks all that can be known before the first paid call, offline: settings, rows, reward.
+
+    It fails where a run would be stopped; a warning lets pass.
+    """
+    from rft.check import check as checked
+    from rft.check_report import markdown as in_markdown
+    from rft.check_report import terminal
+
+    if markdown and json_:
+        raise CloudError("--markdown and --json: choose one of them")
+    with err.status("check") as waiting:
+        found = checked(ROOT, team, stage=stage, against=against, tell=lambda step: waiting.update(step))
+    if json_:
+        typer.echo(json.dumps(found.document(), indent=2))
+    elif markdown:
+        typer.echo(in_markdown(found))
+    else:
+        out.print(terminal(found), highlight=False)
+    if found.verdict == "stop":
+        raise typer.Exit(1)
+
+
 @app.command(name="import-grader")
 def import_grader(
     file: Annotated[Path, typer.Argument(help="JSON with a grader, or with a job that has one.")],
