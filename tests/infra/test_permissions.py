@@ -21,6 +21,7 @@ BEDROCK = f"arn:aws:bedrock:{REGION}:{ACCOUNT}"
 
 # Every wildcard: {role: {resource: actions}}. A new one is written down here, and its reason in infra/.
 RUNS, ROWS = "<Artifacts82DD59A1.Arn>/runs/*/", "<Datasets0030EE04.Arn>/"
+HISTORY = "<Artifacts82DD59A1.Arn>/history/*"
 JOBS, MODELS, DEPLOYMENTS = (
     f"{BEDROCK}:{kind}/*" for kind in ("model-customization-job", "custom-model", "custom-model-deployment")
 )
@@ -51,6 +52,19 @@ WILDCARDS = {
         f"{RUNS}measured/*": {"s3:PutObject"},
         f"{RUNS}failed/*": {"s3:PutObject"},
     },
+    "StepsSignalRole66FBA0B5": {
+        f"{RUNS}measured/*": {"s3:GetObject"},
+        f"{RUNS}gates/signal.json": {"s3:PutObject"},
+    },
+    "StepsLockRoleB25351B7": {
+        f"{RUNS}gates/lock.json": {"s3:PutObject"},
+        f"{EXECUTIONS}:*": {"states:DescribeExecution"},
+    },
+    "StepsEstimateRoleC497027B": {
+        f"{RUNS}measured/*": {"s3:GetObject"},
+        f"{RUNS}gates/cost.json": {"s3:PutObject"},
+        "<Artifacts82DD59A1.Arn>/ledger/*": {"s3:GetObject", "s3:PutObject"},
+    },
     "StepsTrainRoleE36FA5C5": {
         JOBS: {
             "bedrock:CreateModelCustomizationJob",
@@ -67,6 +81,26 @@ WILDCARDS = {
         DEPLOYMENTS: {"bedrock:GetCustomModelDeployment", "bedrock:UpdateCustomModelDeployment"},
         MODELS: {"bedrock:UpdateCustomModelDeployment"},
         f"{RUNS}promotion.json": {"s3:GetObject", "s3:PutObject"},
+        HISTORY: {"s3:PutObject"},
+    },
+    "StepsApprovalRoleA2F40F9F": {
+        f"{RUNS}approval.json": {"s3:GetObject", "s3:PutObject"},
+        f"{RUNS}decision.json": {"s3:PutObject"},
+    },
+    "StepsRetireOldRoleAAE1489F": {
+        # Listing knows no resources.
+        "*": {"bedrock:ListCustomModelDeployments", "bedrock:ListCustomModels"},
+        MODELS: {"bedrock:DeleteCustomModel"},
+        DEPLOYMENTS: {"bedrock:DeleteCustomModelDeployment", "bedrock:GetCustomModelDeployment"},
+        f"{RUNS}retired.json": {"s3:PutObject"},
+        HISTORY: {"s3:GetObject"},
+    },
+    "ChampionChangesFunctionRoleF1DFF353": {
+        MODELS: {"bedrock:GetCustomModel", "bedrock:UpdateCustomModelDeployment"},
+        DEPLOYMENTS: {"bedrock:GetCustomModelDeployment", "bedrock:UpdateCustomModelDeployment"},
+        f"{RUNS}approval.json": {"s3:GetObject"},
+        f"{RUNS}decision.json": {"s3:GetObject"},
+        HISTORY: {"s3:GetObject", "s3:PutObject"},
     },
     "StepsReportRoleBB465BC9": {
         JOBS: {"bedrock:GetModelCustomizationJob"},
@@ -192,12 +226,18 @@ def test_every_wildcard_is_written_down(assembly: Assembly) -> None:
 def test_what_bedrock_made_is_told_apart_by_its_tag(assembly: Assembly) -> None:
     strict = {
         "bedrock:CreateCustomModelDeployment",
+        "bedrock:DeleteCustomModel",
         "bedrock:DeleteCustomModelDeployment",
         "bedrock:InvokeModel",
         "bedrock:StopModelCustomizationJob",
         "bedrock:UpdateCustomModelDeployment",
     }
-    lenient = {"bedrock:GetCustomModelDeployment", "bedrock:GetModelCustomizationJob", "bedrock:TagResource"}
+    lenient = {
+        "bedrock:GetCustomModel",
+        "bedrock:GetCustomModelDeployment",
+        "bedrock:GetModelCustomizationJob",
+        "bedrock:TagResource",
+    }
     seen = set()
     for statements in policies(assembly.template("rft-quotes-dev")).values():
         for statement in statements:
@@ -242,6 +282,28 @@ def test_base_model_is_called_through_its_profile_only(assembly: Assembly) -> No
     assert machine["DefinitionSubstitutions"]["BaseModelForInference"] == "us.amazon.nova-2-lite-v1:0"
 
 
+def test_people_have_one_function_and_it_alone_answers_a_waiting_run(assembly: Assembly) -> None:
+    template = assembly.template("rft-quotes-dev")
+    answering = [
+        (role, statement["Resource"])
+        for role, statements in policies(template).items()
+        for statement in statements
+        if "states:SendTaskSuccess" in listed(statement["Action"])
+    ]
+    assert answering == [
+        ("ChampionChangesFunctionRoleF1DFF353", {"Ref": "TrainingStateMachineEAE34FB3"}),
+    ]
+    function = template["Resources"][template["Outputs"]["ChangeChampion"]["Value"]["Ref"]]["Properties"]
+    assert function["Role"]["Fn::GetAtt"][0] == answering[0][0]
+
+
+def test_nobody_deletes_what_was_written_down(assembly: Assembly) -> None:
+    for stack in assembly.stacks:
+        for statements in policies(assembly.template(stack)).values():
+            actions = {action for statement in statements for action in listed(statement["Action"])}
+            assert not {action for action in actions if action.startswith("s3:Delete")}
+
+
 def test_no_role_is_shared_and_none_has_a_managed_policy(assembly: Assembly) -> None:
     for stack in assembly.stacks:
         template = assembly.template(stack)["Resources"]
@@ -249,7 +311,7 @@ def test_no_role_is_shared_and_none_has_a_managed_policy(assembly: Assembly) -> 
             each["Properties"] for each in template.values() if each["Type"] == "AWS::Lambda::Function"
         ]
         roles = [each["Role"]["Fn::GetAtt"][0] for each in functions]
-        assert len(set(roles)) == len(roles) == 10
+        assert len(set(roles)) == len(roles) == 16
         for each in template.values():
             if each["Type"] == "AWS::IAM::Role":
                 assert "ManagedPolicyArns" not in each["Properties"]
@@ -434,8 +496,8 @@ def test_boundary_is_on_every_role_when_the_platform_sets_it(assembly: Assembly)
             if each["Type"] == "AWS::IAM::Role"
         ]
 
-    assert boundaries("rft-bounded-dev") == [f"arn:aws:iam::{ACCOUNT}:policy/{BOUNDARY}"] * 13
-    assert boundaries("rft-quotes-dev") == [None] * 13
+    assert boundaries("rft-bounded-dev") == [f"arn:aws:iam::{ACCOUNT}:policy/{BOUNDARY}"] * 19
+    assert boundaries("rft-quotes-dev") == [None] * 19
 
 
 def test_only_the_rehearsal_reads_the_cases_of_a_team(packages: Path, tmp_path: Path) -> None:
