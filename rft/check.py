@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from infra.config import CASES, Gates, RewardSettings, Stage, Team, examine_team
-from infra.runs import run_settings
+from infra.config import CASES, Gates, RewardSettings, SettingsError, Stage, Team, examine_team, load_platform
+from infra.runs import cost_basis, run_settings
 from lambdas import dataset, rehearsal
 from lambdas.composition import Score, reference_completion, reward_range
 from lambdas.contract import InfrastructureError, UnscorableError, parse_event
+from lambdas.cost import Estimate, Range
 from lambdas.dataset import Dataset, DatasetError, Rules
 from lambdas.gate import Finding, Verdict
 from lambdas.rehearsal import CasesError, Settings
@@ -36,6 +37,7 @@ from rft.differences import (
 )
 from rft.packaging import PackagingError, reward_sources
 from rft.revision import OldCodeError, Revision, revision
+from rft.run_cost import Rows, cost_verdict, rows_of, run_cost
 from rft.scoring import ScoringError
 
 # Completions a team has frozen to compare rewards by; lines as `rft score --completions` takes them.
@@ -107,6 +109,23 @@ class Content:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a run may cost, by today's prices; ranges are (lowest, highest).
+
+    Attributes:
+        tokens: Of training, prompts and completions.
+        total: What has a price.
+        currency: Its currency.
+        unpriced: The parts without a price.
+    """
+
+    tokens: tuple[float, float]
+    total: tuple[float, float]
+    currency: str
+    unpriced: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Against:
     """What is different from an earlier revision.
 
@@ -120,6 +139,7 @@ class Against:
         settings: Every setting with another value.
         files: Files of rows that differ.
         rewards: How the reward of then and today's agree, where the reward has changed.
+        costs: What a run of then and one of today may cost, where it is another run and that is known.
         notes: What could not be compared, and why.
     """
 
@@ -131,6 +151,7 @@ class Against:
     settings: Sequence[SettingChange] = ()
     files: Sequence[FileDifference] = ()
     rewards: Sequence[RewardDifference] = ()
+    costs: Sequence[Cost] = ()
     notes: Sequence[str] = ()
 
     @property
@@ -232,13 +253,14 @@ def check(
     # What the code of a team prints is not for who reads our output.
     with contextlib.redirect_stdout(sys.stderr):
         rehearsed = _rehearsal_gate(folder, parts, found, scored, faults=bool(faults))
-    gates = [settings, rows, rehearsed]
     content = _content(root, team, stage, found) if team else None
+    cost, estimate = _cost_gate(root, team, content, found, rehearsed)
+    gates = [settings, rows, rehearsed, cost]
     difference = None
     if against is not None:
         tell(f"compare with {against}")
         with revision(root, name, against) as old, contextlib.redirect_stdout(sys.stderr):
-            comparison = _Comparison(root, folder, team, content, old, scored)
+            comparison = _Comparison(root, folder, team, content, old, scored, estimate)
             difference = comparison.made()
         verdict = Verdict("difference", tuple(comparison.findings))
         gates.append(Gate(name="difference", verdict=verdict, says=_difference_says(difference)))
@@ -471,6 +493,51 @@ def _package(root: Path, folder: Path, reward: Mapping[str, Any]) -> dict[str, s
     return {name: hashlib.sha256(content).hexdigest() for name, content in {**files, **listed}.items()}
 
 
+# --- The cost
+
+
+def _cost_gate(
+    root: Path,
+    team: Team | None,
+    content: Content | None,
+    found: Mapping[str, Dataset],
+    rehearsed: Gate,
+) -> tuple[Gate, Callable[[Rows, Mapping[str, Any], Mapping[str, Any]], Estimate] | None]:
+    """Returns the gate and, where there is one, what estimates any run of the team by today's prices."""
+    if team is None or content is None:
+        return Gate(name="cost", skipped="The settings have to be mended first."), None
+    if len(found) < len(_FILES):
+        return Gate(name="cost", skipped="Not all rows could be read, and all of them are paid for."), None
+    try:
+        basis = cost_basis(team, load_platform(root))
+    except SettingsError:
+        return Gate(
+            name="cost", skipped="teams/platform.toml, which has the prices, has to be mended first."
+        ), None
+    batches = rehearsed.verdict.facts.get("latency", {}).get("batches", []) if rehearsed.verdict else []
+    seconds = batches[-1]["seconds"] / batches[-1]["size"] if batches else 0.0
+
+    def estimate(rows: Rows, run: Mapping[str, Any], reward: Mapping[str, Any]) -> Estimate:
+        own = {**basis["reward"], **{key: reward[key] for key in ("memory_mb", "seconds_per_sample")}}
+        return run_cost(rows, run, {**basis, "reward": own}, team.gates.signal.prompts, seconds)
+
+    places = (team.folder / team.dataset.train, team.folder / team.dataset.evaluation)
+    made = estimate(rows_of(*places), content.settings, team.reward.document())
+    return Gate(name="cost", verdict=cost_verdict(made, basis), says=_cost_says(made)), estimate
+
+
+def _cost_says(made: Estimate) -> str:
+    tokens = made.parts[0].quantities["tokens"]
+    amount = f"{_amount(tokens.low)} to {_amount(tokens.high)} tokens of training"
+    return f"{amount}; {made.money(made.total)}" + (
+        f" without {', '.join(part.name for part in made.unpriced)}" if made.unpriced else ""
+    )
+
+
+def _amount(count: float) -> str:
+    return f"{count / 1e6:.3g} million" if count >= 1e6 else f"{round(count):,}"
+
+
 # --- What has changed
 
 
@@ -485,8 +552,10 @@ class _Comparison:
         content: Content | None,
         old: Revision,
         scored: _Scored,
+        estimate: Callable[[Rows, Mapping[str, Any], Mapping[str, Any]], Estimate] | None,
     ) -> None:
         self._root = root
+        self._estimate = estimate
         self._folder = folder
         self._team = team
         self._content = content
@@ -498,7 +567,7 @@ class _Comparison:
         self.findings: list[Finding] = []
 
     def made(self) -> Against:
-        """Compares everything that can be compared."""
+        """Compares all that can be compared."""
         old = self._old
         if not old.folder.exists():
             reasons = ["the team is new"]
@@ -511,11 +580,13 @@ class _Comparison:
         files = self._files(before)
         settings: list[SettingChange] = []
         rewards: list[RewardDifference] = []
+        costs: tuple[Cost, ...] = ()
         if self._team and self._content and before:
             today = self._team.model_dump(mode="json", exclude={"folder", "name"})
             settings = compare_settings(before["settings"], today)
             self._compare_runs(before["run"])
             rewards = self._rewards(self._team, before["reward"])
+            costs = self._costs(self._team, self._content, before)
         elif before:
             self._unknown.append("today's settings have to be mended first")
         return Against(
@@ -526,6 +597,7 @@ class _Comparison:
             settings=settings,
             files=files,
             rewards=rewards,
+            costs=costs,
             notes=[*self._notes, *(self._unknown if self._reasons else [])],
         )
 
@@ -558,6 +630,33 @@ class _Comparison:
         same = {key: before.get(key) for key in today}
         for change in compare_settings(same, today):
             self._reasons.append(f"{change.key}: {change.before} → {change.after}")
+
+    def _costs(self, team: Team, content: Content, before: Mapping[str, Any]) -> tuple[Cost, ...]:
+        """Returns what a run would have cost then and what it costs today, both by today's prices."""
+        if self._estimate is None or not self._reasons:
+            return ()
+        made = []
+        for folder, places, run, reward in (
+            (self._old.folder, before["settings"]["dataset"], before["run"], before["reward"]),
+            (team.folder, team.dataset.model_dump(), content.settings, team.reward.document()),
+        ):
+            try:
+                rows = rows_of(folder / places["train"], folder / places["evaluation"])
+                made.append(self._estimate(rows, run, reward))
+            except (OSError, ValueError, KeyError, TypeError):
+                self._notes.append(
+                    f"the cost at {self._old.name} cannot be estimated: its rows are not there"
+                )
+                return ()
+        return tuple(
+            Cost(
+                tokens=_ends(each.parts[0].quantities["tokens"]),
+                total=_ends(each.total),
+                currency=each.currency,
+                unpriced=[part.name for part in each.unpriced],
+            )
+            for each in made
+        )
 
     # The reward
 
@@ -636,6 +735,10 @@ class _Comparison:
             self._notes.append(f"{ROLLOUTS} was not scored: {error}")
             return []
         return [(event, each.score) for event, each in zip(events, scores.found, strict=True)]
+
+
+def _ends(amount: Range) -> tuple[float, float]:
+    return amount.low, amount.high
 
 
 def _asks_a_judge(reward: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lambdas.gate import Finding
-from rft.check import Against, Check, Content, Gate
+from rft.check import Against, Check, Content, Cost, Gate
 from rft.differences import FileDifference, Histogram, RewardDifference, RowChange, SettingChange
 from rft.scoring import visible
 
@@ -43,7 +43,7 @@ _LONGEST = 500
 _BAR = 14
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 _ESCAPED = re.compile(r"[\\`*_{}\[\]()#!|~]")
-_BEGINNING = re.compile(r"^(\s*)([-+=>]|\d+(?=[.)]))")
+_BEGINNING = re.compile(r"^(\d*)([-+=.)])")
 
 
 # --- in words, for both
@@ -104,6 +104,20 @@ def _reward_words(reward: RewardDifference) -> str:
         f"{reward.source}: {reward.completions:,} completions, {order}, {_percent(reward.flipped)} flip;"
         f" {reward.higher:,} earn more, {reward.lower:,} less"
     )
+
+
+def _cost_words(costs: Sequence[Cost]) -> list[str]:
+    """Returns what has become of the cost; nothing where it is the same or not known."""
+    if len(costs) < 2 or costs[0] == costs[1]:
+        return []
+    tokens = " → ".join(" to ".join(_rounded(end) for end in each.tokens) for each in costs)
+    priced = " → ".join(" to ".join(f"{end:,.2f}" for end in each.total) for each in costs)
+    missing = f", without {', '.join(costs[1].unpriced)}, which have no price" if costs[1].unpriced else ""
+    return [f"cost: {tokens} tokens of training; {priced} {costs[1].currency}{missing}"]
+
+
+def _rounded(count: float) -> str:
+    return f"{count / 1e6:.3g}M" if count >= 1e6 else f"{round(count):,}"
 
 
 def _histogram_lines(histogram: Histogram) -> list[str]:
@@ -220,6 +234,8 @@ def _against(against: Against) -> Iterator[RenderableType]:
             for each in reward.examples
         ]
         yield Padding(Text("\n".join(lines), "dim", no_wrap=True, overflow="ellipsis"), (0, 0, 0, 4))
+    for words in _cost_words(against.costs):
+        yield Padding(Text(visible(words)), (1, 0, 0, 2))
     for note in against.notes:
         yield Padding(Text(f"· {visible(note)}", "dim"), (0, 0, 0, 2))
 
@@ -262,7 +278,7 @@ def markdown(check: Check) -> str:
     if check.against:
         lines += _against_lines(check.against)
     if check.content:
-        started = "; ".join(_content_words(check.team, check.content))
+        started = " ".join(_content_words(check.team, check.content))
         lines += [f"<sub>{prose(started)}</sub>", ""]
     return "\n".join(lines)
 
@@ -305,9 +321,10 @@ def _against_lines(against: Against) -> Iterator[str]:
         yield from _unfolded(
             f"reward on the {_reward_words(reward)}", block("\n".join(shown)) if shown else []
         )
-    for note in against.notes:
-        yield f"- {prose(note)}"
-    if against.notes:
+    told = [*_cost_words(against.costs), *against.notes]
+    for words in told:
+        yield f"- {prose(words)}"
+    if told:
         yield ""
 
 
@@ -317,9 +334,7 @@ def prose(text: str) -> str:
     # Entities first: none of what follows has a character that they replace.
     line = _entities(line)
     line = _ESCAPED.sub(lambda match: f"\\{match[0]}", line)
-    return _BEGINNING.sub(
-        lambda match: f"{match[1]}\\{match[2]}" if not match[2].isdigit() else match[0], line
-    )
+    return _BEGINNING.sub(r"\1\\\2", line)
 
 
 def _entities(text: str) -> str:

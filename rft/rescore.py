@@ -3,8 +3,8 @@
 A program of its own: `python -P rescore.py ROOT TEAM ANSWER [EVENTS]`, with ROOT first on the path. All code
 but this file is that revision's, so it keeps to what has been there for long, and who asks has to live with
 its failing. EVENTS is a JSON list of samples in the shape in which Bedrock sends them. What it finds goes to
-the file ANSWER, for a reward function may print: {"faults"}, or {"settings", "run", "reward"} and, with
-EVENTS, {"range", "scores"}, a score per event.
+the file ANSWER, for a reward function may print: {"faults"}, or {"settings", "run", "reward"}, or with EVENTS
+{"range", "scores"}, a score per event.
 """
 
 import json

@@ -1,13 +1,18 @@
 """`make bench`: what a person waits for and what a reward costs, as ratios to a baseline of the same run.
 
-`python -m tests.benchmarks rewards` runs one section: synthesis, rehearsal or rewards.
+`python -m tests.benchmarks rewards` runs one section: check, synthesis, rehearsal or rewards.
 """
 
 import sys
 
-from tests.benchmarks import rewards, synthesis
+from tests.benchmarks import check, rewards, synthesis
 
-SECTIONS = {"synthesis": synthesis.synthesis, "rehearsal": synthesis.rehearsal, "rewards": rewards.rewards}
+SECTIONS = {
+    "check": check.check,
+    "synthesis": synthesis.synthesis,
+    "rehearsal": synthesis.rehearsal,
+    "rewards": rewards.rewards,
+}
 
 
 def main() -> None:
