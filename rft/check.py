@@ -314,8 +314,8 @@ def _dataset_gate(folder: Path, parts: Mapping[str, Any]) -> tuple[Gate, dict[st
             troubles.append(error)
     if troubles:
         findings = [finding for error in troubles for finding in error.findings]
-        told = "\n".join(map(str, troubles))
-        return Gate(name="dataset", verdict=dataset.refusal(DatasetError(told, findings))), found
+        trouble = DatasetError("\n".join(map(str, troubles)), findings)
+        return Gate(name="dataset", verdict=dataset.refusal(trouble)), found
     if len(elsewhere) == len(_FILES):
         skipped = f"{' and '.join(elsewhere)} are not readable offline: a run checks them before all else."
         return Gate(name="dataset", skipped=skipped), found

@@ -67,6 +67,16 @@ def _gate_words(gate: Gate) -> str:
     return "; ".join(part for part in said if part) or "nothing to object to"
 
 
+def _examples(finding: Finding) -> list[str]:
+    """Returns a few examples of a finding that its sentence does not give already."""
+    fresh = [
+        each
+        for each in finding.examples
+        if each.partition(": ")[2] not in finding.sentence or ": " not in each
+    ]
+    return fresh[:_EXAMPLES]
+
+
 def _content_words(team: str, content: Content) -> list[str]:
     rows = f"rows {content.dataset[:12]}" if content.dataset else "rows that are not read here"
     reward = f"reward {content.reward[:12]}"
@@ -204,7 +214,7 @@ def _findings(findings: Sequence[Finding]) -> Table:
     for finding in findings[:_FINDINGS]:
         glyph, style = _GLYPHS[finding.level]
         told = Text(visible(finding.sentence[: 2 * _LONGEST]), "dim" if finding.level == "info" else "")
-        for example in finding.examples[:_EXAMPLES]:
+        for example in _examples(finding):
             told.append(f"\n  {_short(example, 160)}", "dim")
         grid.add_row(Text(f"  {glyph}", style), told)
     if (more := len(findings) - _FINDINGS) > 0:
@@ -293,8 +303,8 @@ def _unfolded(summary: str, lines: Sequence[str], *, open_: bool = False) -> lis
 def _finding_lines(findings: Sequence[Finding]) -> Iterator[str]:
     for finding in findings[:_FINDINGS]:
         yield f"- {_SIGNS[finding.level]} {prose(finding.sentence[: 2 * _LONGEST])}"
-        if finding.examples:
-            shown = [_short(example, _LONGEST) for example in finding.examples[:_EXAMPLES]]
+        if examples := _examples(finding):
+            shown = [_short(example, _LONGEST) for example in examples]
             yield from (f"  {line}" for line in block("\n".join(shown)))
     if (more := len(findings) - _FINDINGS) > 0:
         yield f"- and {more} more"

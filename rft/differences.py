@@ -349,7 +349,14 @@ def compare_rewards(
     shares = [[(score - low) / (high - low) for score in scores] for (low, high), scores in (before, after)]
     moves = [now - was for was, now in zip(*shares, strict=True)]
     flips = [(was >= 0.5) != (now >= 0.5) for was, now in zip(*shares, strict=True)]
-    ranked = sorted(range(len(moves)), key=lambda at: (not flips[at], -abs(moves[at]), at))
+    # One of each row first, for a row that moved moves in many completions.
+    ranked: list[tuple[int, int]] = []
+    seen: Counter[str] = Counter()
+    for at in sorted(range(len(moves)), key=lambda at: (not flips[at], -abs(moves[at]), at)):
+        if abs(moves[at]) > _SAME:
+            ranked.append((seen[completions[at][0]], at))
+            seen[completions[at][0]] += 1
+    ranked.sort(key=lambda entry: entry[0])
     return RewardDifference(
         source=source,
         completions=len(completions),
@@ -364,8 +371,7 @@ def compare_rewards(
                 before=before[1][at],
                 after=after[1][at],
             )
-            for at in ranked[: 2 * _EXAMPLES]
-            if abs(moves[at]) > _SAME
+            for _, at in ranked[: 2 * _EXAMPLES]
         ],
     )
 

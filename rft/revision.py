@@ -129,7 +129,10 @@ def _commit(root: Path, name: str) -> str:
 
 def _git(root: Path, *words: str) -> bytes:
     command = ["git", "-C", str(root), *words]
-    done = subprocess.run(command, capture_output=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except OSError as error:
+        raise ChangesError(f"git cannot be run ({error.strerror}): install it, or omit --against") from error
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise ChangesError(
