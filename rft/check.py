@@ -54,7 +54,7 @@ Event = dict[str, Any]
 
 
 class CheckError(Exception):
-    """There is nothing to check; the message says why."""
+    """What is asked for cannot be checked; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,8 +36,10 @@ from rich.text import Text
 from infra import config
 from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas, team_names
 from lambdas.dataset import DatasetError
-from rft import ci, scoring
+from rft import check_report, ci, scoring
 from rft.changes import ChangesError
+from rft.check import CheckError
+from rft.check import check as check_team
 from rft.cloud import Cloud, CloudError, Deployed, Run
 from rft.cost import idle_month
 from rft.delivery import Cdk, DeliveryError
@@ -498,20 +500,16 @@ def check(
 
     It fails where a run would be stopped; a warning lets pass.
     """
-    from rft.check import check as checked
-    from rft.check_report import markdown as in_markdown
-    from rft.check_report import terminal
-
     if markdown and json_:
-        raise CloudError("--markdown and --json: choose one of them")
+        raise CheckError("--markdown and --json are two ways to write the same: choose one of them")
     with err.status("check") as waiting:
-        found = checked(ROOT, team, stage=stage, against=against, tell=lambda step: waiting.update(step))
+        found = check_team(ROOT, team, stage=stage, against=against, tell=lambda step: waiting.update(step))
     if json_:
         typer.echo(json.dumps(found.document(), indent=2))
     elif markdown:
-        typer.echo(in_markdown(found))
+        typer.echo(check_report.markdown(found))
     else:
-        out.print(terminal(found), highlight=False)
+        out.print(check_report.terminal(found), highlight=False)
     if found.verdict == "stop":
         raise typer.Exit(1)
 
@@ -618,6 +616,7 @@ def main() -> None:
     except (
         SettingsError,
         ChangesError,
+        CheckError,
         CloudError,
         DatasetError,
         DeliveryError,

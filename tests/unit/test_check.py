@@ -526,6 +526,32 @@ def test_exit_codes_are_for_pipelines(rft: Callable[..., tuple[int, str]], proje
     assert rft("quotes", "--json")[0] == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--stage", "x"], "rft: team quotes has no stage 'x' (stages: dev, prod)"),
+        (["--json", "--markdown"], "rft: --markdown and --json are two ways"),
+        (["--against", "nowhere"], "rft: git rev-parse failed (fatal: "),
+    ],
+)
+def test_a_mistake_of_the_caller_is_told_in_a_line(
+    words: list[str],
+    told: str,
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cli, "ROOT", project.root)
+    monkeypatch.setattr(cli, "err", Console(stderr=True, width=100))
+    monkeypatch.setattr("sys.argv", ["rft", "check", "quotes", *words])
+    # The command's own handling of signals is not for the process of the tests.
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith(told)
+
+
 def test_a_warning_lets_pass(rft: Callable[..., tuple[int, str]], project: Project) -> None:
     rows = project.rows()
     rows[1]["messages"], rows[1]["reference_answer"] = rows[0]["messages"], rows[0]["reference_answer"]
