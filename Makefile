@@ -28,8 +28,11 @@ install: .venv/.installed node_modules/.installed ## Install everything, pinned 
 local: install ## Rehearse a whole environment on the embedded AWS, to the report: make local TEAM=quotes
 	@$(BIN)/rft up $(TEAM)
 
+# Two at a time, because the embedded tests mostly wait for what they started; each shows its output when it
+# has ended.
 .PHONY: test
-test: lint types unit infra embedded ## Everything that CI checks
+test: install ## Everything that CI checks
+	@$(MAKE) --jobs=2 --output-sync=target embedded lint types unit infra
 
 .PHONY: lint
 lint: install ## Formatting and lint rules

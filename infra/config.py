@@ -341,7 +341,7 @@ class Training(Table):
 
     def request(self) -> dict[str, int | float | str]:
         """The `hyperParameters` of `rftConfig`: the service's camelCase names, typed values."""
-        return {_camel_case(key): value for key, value in self.model_dump().items()}
+        return {camel_case(key): value for key, value in self.model_dump().items()}
 
 
 class Measurement(Table):
@@ -457,7 +457,7 @@ class Budget(Table):
 
 
 class Network(Table):
-    """The VPC that training jobs reach the buckets through."""
+    """The VPC that training jobs reach the buckets through, and that can close in the reward function."""
 
     vpc_id: VpcId
     """The VPC."""
@@ -465,6 +465,8 @@ class Network(Table):
     """Its subnets, one per availability zone at least."""
     security_group_ids: Annotated[tuple[GroupId, ...], Field(strict=False, min_length=1, max_length=5)]
     """Security groups of the job's network interfaces."""
+    reward_security_group_ids: Annotated[tuple[GroupId, ...], Field(strict=False, max_length=5)] = ()
+    """Puts the reward function into the same subnets, with these security groups."""
 
 
 class Encryption(Table):
@@ -553,6 +555,24 @@ class AllowedModel(Table):
     """Regions in which the service tunes it."""
     inference: InferenceProfile
     """How the base model is measured."""
+
+
+class AllowedVpc(Table):
+    """What teams may use of a VPC: whose subnet it is, a template does not say."""
+
+    subnet_ids: Annotated[tuple[SubnetId, ...], Field(strict=False, min_length=1)]
+    """The subnets."""
+    security_group_ids: Annotated[tuple[GroupId, ...], Field(strict=False, min_length=1)]
+    """The security groups."""
+
+
+class AllowedNetworks(Table):
+    """Where in the network teams may be."""
+
+    vpcs: Annotated[dict[VpcId, AllowedVpc], Field(min_length=1)]
+    """The VPCs of all accounts and regions that teams may use."""
+    closed_functions: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Reward functions that may run in one of them only, as code_tests, which runs what a model wrote."""
 
 
 class TrainingLimits(Table):
@@ -681,6 +701,12 @@ class Platform(Table):
     judges: dict[JudgeName, AllowedJudge] = {}
     """The models that `judge` components may ask: each costs money with every completion."""
     limits: Limits = Limits()
+    accounts: dict[StageName, Annotated[tuple[Account, ...], Field(strict=False, min_length=1)]] = {}
+    """The accounts each stage may be deployed to; where it is set, there are no other stages."""
+    lasting_stages: Annotated[tuple[StageName, ...], Field(strict=False)] = ()
+    """Stages whose data, keys and stacks no team may have thrown away."""
+    network: AllowedNetworks | None = None
+    """The VPCs teams may use; any, when left out."""
     defaults: Defaults = Defaults()
     prices: Prices | None = None
     delivery: Delivery | None = None
@@ -722,10 +748,31 @@ class Platform(Table):
         if fault := self.region_fault(model, region):
             raise SettingsError([f"{TEAMS}/{PLATFORM_FILE}: region {region}: {fault}"])
 
+    def check_account(self, stage: str, account: str) -> None:
+        """Raises `SettingsError` unless the platform allows deploying the stage to the account."""
+        if fault := self.account_fault(stage, account):
+            raise SettingsError([f"{TEAMS}/{PLATFORM_FILE}: account {account}: {fault}"])
+
+    def account_fault(self, stage: str, account: str) -> str | None:
+        """What is wrong with deploying the stage to the account, or None."""
+        allowed = self.accounts.get(stage, ())
+        if not self.accounts or account in allowed:
+            return None
+        return f"is not allowed; allowed: {listed(allowed)} {decided_by(f'accounts.{stage}')}"
+
     def region_fault(self, model: str, region: str) -> str | None:
         """What is wrong with tuning the model in the region, or None."""
         allowed = self.models[model].regions if model in self.models else ()
         return None if region in allowed else f"{model} is tuned in {listed(allowed)} only"
+
+
+def decided_by(key: str) -> str:
+    """Who can allow what a team cannot, and by which key: the end of what a team is told."""
+    return f"(the platform team decides: {TEAMS}/{PLATFORM_FILE}, {key})"
+
+
+# What a team may think of setting, and cannot.
+_ONLY_THE_PLATFORMS = Platform.model_fields.keys() - {"tags", *TeamTable.model_fields}
 
 
 def load_platform(root: Path) -> Platform:
@@ -822,6 +869,13 @@ def _read_platform(root: Path) -> tuple[Platform | None, list[str]]:
     for path, budget in (("limits", platform.limits.budget), ("defaults", platform.defaults.budget)):
         if platform.prices is None and budget.model_dump(exclude_none=True):
             faults.append(file.fault((path, "budget"), _NO_PRICES))
+    known = [*reward_functions(), OWN_REWARD]
+    for function in platform.network.closed_functions if platform.network else ():
+        if function not in known:
+            problem = (
+                f"{function} is no reward function{did_you_mean(function, known)}; allowed: {listed(known)}"
+            )
+            faults.append(file.fault(("network", "closed_functions"), problem))
     return platform, faults
 
 
@@ -838,6 +892,7 @@ def _read_team(root: Path, name: str, platform: Platform | None) -> tuple[Team |
         )
     if file is None:
         return None, faults
+    faults += [file.fault((key,), f"is no team's to set {decided_by(key)}") for key in _not_theirs(file)]
     document = _with_defaults(file, platform)
     faults += _component_faults(folder, file)
     try:
@@ -859,9 +914,16 @@ def _read_team(root: Path, name: str, platform: Platform | None) -> tuple[Team |
     return Team.model_validate({**dict(table), "name": name, "folder": folder, "stages": stages}), faults
 
 
+def _not_theirs(file: TomlFile) -> list[str]:
+    """Keys of a team's file that are the platform's to set: told once, and read no further."""
+    return [key for key in file.document if key in _ONLY_THE_PLATFORMS]
+
+
 def _with_defaults(file: TomlFile, platform: Platform | None) -> dict[str, Any]:
+    """The team's own keys over the platform's defaults."""
     defaults = platform.defaults.model_dump(mode="json", exclude_unset=True) if platform else {}
-    return _merged(defaults, file.document)
+    theirs = _not_theirs(file)
+    return _merged(defaults, {key: value for key, value in file.document.items() if key not in theirs})
 
 
 def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -1016,6 +1078,8 @@ def _rule_faults(
     if platform:
         faults += _limit_faults(parts, platform, file)
         faults += _judge_faults(parts.get("reward"), platform, file)
+        faults += _stage_faults(stages, platform, file)
+        faults += _network_faults(parts, platform, file)
     return faults
 
 
@@ -1060,15 +1124,62 @@ def _model_faults(
 ) -> list[str]:
     base, allowed = model.base, list(platform.models)
     if base not in allowed:
-        problem = (
-            f"is not in {TEAMS}/{PLATFORM_FILE}{did_you_mean(base, allowed)}; allowed: {listed(allowed)}"
-        )
-        return [file.fault(("model", "base"), problem, base)]
+        problem = f"is not allowed{did_you_mean(base, allowed)}; allowed: {listed(allowed)}"
+        return [file.fault(("model", "base"), f"{problem} {decided_by('models')}", base)]
+    decided = decided_by(f'models."{base}".regions')
     return [
-        file.fault(("stages", name, "region"), fault, stage.region)
+        file.fault(("stages", name, "region"), f"{fault} {decided}", stage.region)
         for name, stage in stages.items()
         if stage.region and (fault := platform.region_fault(base, stage.region))
     ]
+
+
+def _stage_faults(stages: Mapping[str, StageTable], platform: Platform, file: TomlFile) -> list[str]:
+    """Where a stage is not one of the platform's, is elsewhere than allowed, or is thrown away too easily."""
+    faults = []
+    for name, stage in stages.items():
+        if platform.accounts and name not in platform.accounts:
+            problem = f"is no stage of the platform; allowed: {listed(platform.accounts)}"
+            faults.append(file.fault(("stages", name), f"{problem} {decided_by('accounts')}"))
+        elif stage.account and (fault := platform.account_fault(name, stage.account)):
+            faults.append(file.fault(("stages", name, "account"), fault, stage.account))
+        if name in platform.lasting_stages and stage.retention != "lasting":
+            problem = f'must be "lasting" {decided_by("lasting_stages")}'
+            faults.append(file.fault(("stages", name, "retention"), problem, stage.retention))
+    return faults
+
+
+def _network_faults(parts: Mapping[str, Any], platform: Platform, file: TomlFile) -> list[str]:
+    """Where a team is outside the VPCs that are allowed, or its reward function outside of any."""
+    network: Network | None = parts.get("network")
+    reward: RewardSettings | None = parts.get("reward")
+    if platform.network is None:
+        return []
+    faults = []
+    closed = "network" not in parts or (network and network.reward_security_group_ids)
+    for name, component in reward.components.items() if reward and not closed else ():
+        if component.function in platform.network.closed_functions:
+            decided = decided_by("network.closed_functions")
+            problem = f"may run in a VPC only: set network.reward_security_group_ids {decided}"
+            place = ("reward", "components", name, "function")
+            faults.append(file.fault(place, problem, component.function))
+    if network is None:
+        return faults
+    allowed = platform.network.vpcs.get(network.vpc_id)
+    if allowed is None:
+        vpcs = listed(platform.network.vpcs)
+        problem = f"is not allowed; allowed: {vpcs} {decided_by('network.vpcs')}"
+        return [*faults, file.fault(("network", "vpc_id"), problem, network.vpc_id)]
+    for key, known in (
+        ("subnet_ids", allowed.subnet_ids),
+        ("security_group_ids", allowed.security_group_ids),
+        ("reward_security_group_ids", allowed.security_group_ids),
+    ):
+        if strange := [each for each in getattr(network, key) if each not in known]:
+            decided = decided_by(f"network.vpcs.{network.vpc_id}.{key.removeprefix('reward_')}")
+            problem = f"{listed(strange)} is not allowed; allowed: {listed(known)} {decided}"
+            faults.append(file.fault(("network", key), problem))
+    return faults
 
 
 def _judge_faults(reward: RewardSettings | None, platform: Platform, file: TomlFile) -> list[str]:
@@ -1083,25 +1194,27 @@ def _judge_faults(reward: RewardSettings | None, platform: Platform, file: TomlF
                 if allowed
                 else f'is no judge of {rules}, which allows none: add [judges."{model}"] to it'
             )
-            faults.append(file.fault(("reward", "components", name, "model"), problem, model))
+            place = ("reward", "components", name, "model")
+            faults.append(file.fault(place, f"{problem} {decided_by('judges')}", model))
     return faults
 
 
 def _limit_faults(parts: Mapping[str, Any], platform: Platform, file: TomlFile) -> list[str]:
-    rules = f"{TEAMS}/{PLATFORM_FILE}"
     faults = []
     for table, key, limit in platform.limits.each():
         # A default above its limit is the platform's fault and is told there.
         if table in parts and key in file.document.get(table, {}):
             value = getattr(parts[table], key)
-            problem = f"must be at most {limit}, the limit in {rules}"
+            problem = f"must be at most {limit} {decided_by(f'limits.{table}.{key}')}"
             faults += [file.fault((table, key), problem, value)] if value > limit else []
     if "extra_tags" in parts:
-        missing = [
-            key for key in platform.required_tags if key not in {**platform.tags, **parts["extra_tags"]}
-        ]
-        problem = f"is missing: {rules} asks every team for this tag"
+        own = parts["extra_tags"]
+        missing = [key for key in platform.required_tags if key not in {**platform.tags, **own}]
+        problem = f"is missing: every team must have this tag {decided_by('required_tags')}"
         faults += [file.fault(("tags", key), problem) for key in missing]
+        for key in (key for key in own if key in platform.tags):
+            problem = f'is "{platform.tags[key]}" for every team {decided_by("tags")}'
+            faults += [file.fault(("tags", key), problem, own[key])] if own[key] != platform.tags[key] else []
     return faults
 
 
@@ -1115,6 +1228,7 @@ def _without_own_tags(tags: dict[str, str]) -> dict[str, str]:
     return tags
 
 
-def _camel_case(key: str) -> str:
+def camel_case(key: str) -> str:
+    """Returns a key of ours as the service spells it."""
     first, *rest = key.split("_")
     return first + "".join(part.capitalize() for part in rest)

@@ -64,6 +64,7 @@ class RftEnvironment(cdk.Stack):
             package=package,
             settings=team.reward,
             judges=platform.judges_of(team.reward),
+            network=team.network,
             key=key,
             lasting=lasting,
         )

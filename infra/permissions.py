@@ -22,6 +22,7 @@ class Permission:
     on: tuple[str, ...]
     when: Mapping[str, Mapping[str, Any]] | None
     because: str
+    effect: iam.Effect = iam.Effect.ALLOW
 
 
 def allow(
@@ -32,6 +33,11 @@ def allow(
 ) -> Permission:
     """Returns the permission for exactly these actions on these ARNs."""
     return Permission(actions=actions, on=tuple(on), when=when, because=because)
+
+
+def deny(*actions: str, on: Sequence[str], when: Mapping[str, Mapping[str, Any]], because: str) -> Permission:
+    """Returns what takes these actions away again where the conditions hold."""
+    return Permission(actions=actions, on=tuple(on), when=when, because=because, effect=iam.Effect.DENY)
 
 
 def bedrock_arns(stack: cdk.Stack) -> tuple[str, str, str]:
@@ -123,7 +129,10 @@ def grant(holder: iam.Role | iam.Policy, *permissions: Permission) -> None:
     """
     for permission in permissions:
         statement = iam.PolicyStatement(
-            actions=list(permission.actions), resources=list(permission.on), conditions=permission.when
+            effect=permission.effect,
+            actions=list(permission.actions),
+            resources=list(permission.on),
+            conditions=permission.when,
         )
         if isinstance(holder, iam.Policy):
             holder.add_statements(statement)

@@ -8,7 +8,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from infra.config import AllowedJudge, RewardDefaults
+from infra.config import AllowedJudge, Network, RewardDefaults
 from infra.encryption import TeamKey
 from infra.functions import Function
 from infra.permissions import Permission, allow, allow_judge
@@ -19,7 +19,8 @@ class RewardFunction(Construct):
 
     Bedrock and the measurement call the published version, never the newest code: a deploy in the middle of a
     run cannot change what a completion is worth. Old versions stay, on replacement and on deletion alike.
-    It may ask its judges, by the names that its settings call them, and no other model.
+    It may ask its judges, by the names that its settings call them, and no other model. Outside of a VPC it
+    could reach the internet; a network with security groups for it closes it in.
     No reserved concurrency: Bedrock calls it in bursts, and a throttled reward function fails the job.
     """
 
@@ -31,6 +32,7 @@ class RewardFunction(Construct):
         package: Path,
         settings: RewardDefaults,
         judges: Mapping[str, AllowedJudge],
+        network: Network | None,
         key: TeamKey,
         lasting: bool,
     ) -> None:
@@ -51,6 +53,7 @@ class RewardFunction(Construct):
             key=key,
             lasting=lasting,
             versions_are_kept=True,
+            network=network,
         )
 
     @property

@@ -244,7 +244,7 @@ def check(
     settings = Gate(
         name="settings",
         verdict=Verdict("settings", tuple(Finding("settings", "stop", f"{each}.") for each in faults)),
-        says=f"stages {', '.join(stages)}",
+        says=f"stages {', '.join(stages)}" if stages else "",
     )
     tell("dataset")
     rows, found = _dataset_gate(folder, parts)
@@ -585,6 +585,12 @@ class _Comparison:
             today = self._team.model_dump(mode="json", exclude={"folder", "name"})
             settings = compare_settings(before["settings"], today)
             self._compare_runs(before["run"])
+            # A function's place in the network is part of its version, and none of its package.
+            self._unknown += [
+                f"{each.key} has changed, which can make a new version of the same reward"
+                for each in settings
+                if each.key.startswith("network.")
+            ]
             rewards = self._rewards(self._team, before["reward"])
             costs = self._costs(self._team, self._content, before)
         elif before:

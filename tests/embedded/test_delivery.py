@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,19 @@ class Repository:
             values = {f"matrix.{key}": value for key, value in deployment.items()}
             result = self.run("deploy", "dev", values, fails=fails)
         return outputs | result
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAws]:
+    """An embedded AWS of its own: the other tests deploy without the bootstrap that is needed here."""
+    with EmbeddedAws(tmp_path_factory.mktemp("aws")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(aws: EmbeddedAws, clients_of: Callable[[str], Clients]) -> Clients:
+    """Makes a boto3 client of a service, as the account's root."""
+    return clients_of(aws.endpoint)
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ import pytest
 os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "18,20")
 
 import aws_cdk as cdk
-from cdk_nag import AwsSolutionsChecks
 
-from infra.config import load_platform, load_teams
+from infra.config import Platform, load_platform, load_teams
 from infra.environment import RftEnvironment
+from infra.validation import check
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ACCOUNT, REGION = "111122223333", "us-east-1"
@@ -41,6 +41,8 @@ BUDGET = """
 per_run = 50
 per_month = 200
 """
+CLOSED = f"""{NETWORK}reward_security_group_ids = ["sg-0123456789abcdef1"]
+"""
 
 # Teams made of the sample team "quotes" by changing the text of its file: one for every shape of a stack.
 VARIANTS = {
@@ -49,6 +51,7 @@ VARIANTS = {
         'cost-center = "sales-tools"', 'cost-center = "twins"'
     ),
     "walled": lambda text: text + NETWORK + ENCRYPTION,
+    "closed": lambda text: text + CLOSED,
     "deploying": lambda text: re.sub(r'train_when = ".*"', 'train_when = "on-deploy"', text),
     "uploading": lambda text: re.sub(r'train_when = ".*"', 'train_when = "on-upload"', text),
     "remote": lambda text: text.replace(
@@ -122,17 +125,18 @@ def packages(tmp_path_factory: pytest.TempPathFactory, projects: list[Path]) -> 
     return root
 
 
-def checked_app(folder: Path) -> cdk.App:
-    """An app as app.py makes it: with the flags of cdk.json and the security check."""
+def checked_app(folder: Path, platform: Platform | None = None) -> cdk.App:
+    """An app as app.py makes it: with the flags of cdk.json, the security check and the guardrails."""
     context = json.loads((REPOSITORY / "cdk.json").read_text())["context"]
     app = cdk.App(builtin_cloud_formation_validation=False, outdir=str(folder), context=context)
-    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+    check(app, platform or load_platform(REPOSITORY))
     return app
 
 
 def synthesize(projects: list[Path], packages: Path, folder: Path) -> Assembly:
     """Synthesizes every stage of every team."""
-    app = checked_app(folder)
+    # The second project's platform only adds to the first one's: see tests/infra/test_guardrails.py.
+    app = checked_app(folder, load_platform(projects[0]))
     for project in projects:
         platform = load_platform(project)
         for team in load_teams(project):

@@ -78,6 +78,18 @@ def test_fails_in_a_sentence(project: Path, context: dict[str, str], region: str
     assert said in line
 
 
+def test_fails_in_a_sentence_where_the_credentials_are_of_another_account(project: Path) -> None:
+    rules = project / "teams" / "platform.toml"
+    accounts = '\n[accounts]\ndev = ["444455556666"]\nprod = ["777788889999"]\n'
+    rules.write_text(rules.read_text() + accounts)
+    done, _ = run(project, team="quotes", stage="dev")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "teams/platform.toml: account 111122223333: is not allowed; allowed: 444455556666 ("
+    )
+
+
 def test_flags_are_those_the_library_recommends() -> None:
     """Flags decide what is rendered: a new one is taken over on purpose, with a look at the templates."""
     import aws_cdk

@@ -160,6 +160,21 @@ NETWORK_WILDCARDS = {
     },
 }
 
+REWARD_ROLE = "RewardFunctionRole19CDDB22"
+LAMBDA_CHANGES = {
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:DeleteNetworkInterface",
+    "ec2:UnassignPrivateIpAddresses",
+}
+LAMBDA_LOOKS = {"ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"}
+LAMBDA_ALL = {"ec2:CreateNetworkInterface", *LAMBDA_CHANGES, *LAMBDA_LOOKS}
+REWARD_NETWORK_WILDCARDS = {
+    # What is allowed there, and everything again, which is refused to code.
+    "*": LAMBDA_ALL,
+    INTERFACES: {"ec2:CreateNetworkInterface"},
+    f"arn:aws:ec2:{REGION}:{ACCOUNT}:*/*": LAMBDA_CHANGES,
+}
+
 OURS = {"aws:ResourceTag/rft:environment": {"Ref": "AWS::StackName"}}
 
 
@@ -207,7 +222,9 @@ def test_every_statement_allows_named_actions(assembly: Assembly) -> None:
     for stack in assembly.stacks:
         for role, statements in policies(assembly.template(stack)).items():
             for statement in statements:
-                assert statement["Effect"] == "Allow"
+                # What Lambda may do with a role, the code that runs under it may not.
+                refusal = role == REWARD_ROLE and "rft-closed-" in stack
+                assert statement["Effect"] == "Allow" or (statement["Effect"] == "Deny" and refusal)
                 assert "NotAction" not in statement, role
                 assert "NotResource" not in statement, role
                 assert not [action for action in listed(statement["Action"]) if "*" in action], role
@@ -217,9 +234,11 @@ def test_every_wildcard_is_written_down(assembly: Assembly) -> None:
     for stack in assembly.stacks:
         found = {role: wildcards(each) for role, each in policies(assembly.template(stack)).items()}
         expected = dict(WILDCARDS)
-        if stack.startswith("rft-walled-"):
+        if stack.startswith(("rft-walled-", "rft-closed-")):
             role = "Customization1AAFC5FD"
             expected[role] = {**expected[role], **NETWORK_WILDCARDS}
+        if stack.startswith("rft-closed-"):
+            expected[REWARD_ROLE] = REWARD_NETWORK_WILDCARDS
         assert {role: each for role, each in found.items() if each} == expected, stack
 
 
@@ -340,7 +359,8 @@ def test_functions_write_to_their_own_logs_only(assembly: Assembly) -> None:
 
 def test_reward_function_may_write_logs_and_nothing_else(assembly: Assembly) -> None:
     for stack in assembly.stacks:
-        (statement,) = policies(assembly.template(stack))["RewardFunctionRole19CDDB22"]
+        (statement, *interfaces) = policies(assembly.template(stack))[REWARD_ROLE]
+        assert bool(interfaces) == stack.startswith("rft-closed-")
         assert statement["Action"] == ["logs:CreateLogStream", "logs:PutLogEvents"]
 
 
@@ -406,6 +426,28 @@ def test_customization_role_has_what_the_service_asks_for(assembly: Assembly) ->
     ]
 
 
+def test_lambda_may_make_its_interfaces_and_the_code_in_it_may_not(assembly: Assembly) -> None:
+    """The actions are those of the managed policy AWSLambdaVPCAccessExecutionRole, version 3."""
+    statements = policies(assembly.template("rft-closed-dev"))[REWARD_ROLE]
+    found = {
+        (each["Effect"], frozenset(listed(each["Action"]))): (
+            set(map(spelled, listed(each["Resource"]))),
+            each.get("Condition"),
+        )
+        for each in statements
+        if listed(each["Action"])[0].startswith("ec2:")
+    }
+    subnets = {f"arn:aws:ec2:{REGION}:{ACCOUNT}:subnet/subnet-0123456789abcdef{n}" for n in (0, 1)}
+    group = f"arn:aws:ec2:{REGION}:{ACCOUNT}:security-group/sg-0123456789abcdef1"
+    code = {"ArnLike": {"lambda:SourceFunctionArn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:*"}}
+    assert found == {
+        ("Allow", frozenset(LAMBDA_LOOKS)): ({"*"}, None),
+        ("Allow", frozenset({"ec2:CreateNetworkInterface"})): ({*subnets, group, INTERFACES}, None),
+        ("Allow", frozenset(LAMBDA_CHANGES)): ({f"arn:aws:ec2:{REGION}:{ACCOUNT}:*/*"}, None),
+        ("Deny", frozenset(LAMBDA_ALL)): ({"*"}, code),
+    }
+
+
 def test_network_statements_are_those_of_the_service(assembly: Assembly) -> None:
     statements = policies(assembly.template("rft-walled-dev"))["Customization1AAFC5FD"]
     network = [each for each in statements if listed(each["Action"])[0].startswith("ec2:")]
@@ -451,7 +493,7 @@ def test_network_statements_are_those_of_the_service(assembly: Assembly) -> None
         [*subnets, f"arn:aws:ec2:{REGION}:{ACCOUNT}:security-group/sg-0123456789abcdef0"]
     )
     for stack in assembly.stacks:
-        if not stack.startswith("rft-walled-"):
+        if not stack.startswith(("rft-walled-", "rft-closed-")):
             assert '"ec2:' not in assembly.text(stack)
 
 

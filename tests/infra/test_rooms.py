@@ -30,7 +30,7 @@ ALLOWED = {
     "rft": {"infra.config", "infra.runs"},
 }
 # Without aws_cdk these are read in milliseconds: `rft check` and unit tests need no synthesis.
-PURE = ["infra/config.py", "infra/runs.py", "infra/states.py"]
+PURE = ["infra/config.py", "infra/guardrails.py", "infra/runs.py", "infra/states.py"]
 
 
 def files(room: str) -> list[Path]:

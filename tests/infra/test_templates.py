@@ -10,7 +10,7 @@ from cloudformation_validate import CompositeEngine, Diagnostic, Severity
 from tests.infra.conftest import Assembly
 
 # Between them these have every resource and every kind of setting; cfn-lint takes its time over each.
-SHAPES = ["rft-walled-dev", "rft-deploying-dev", "rft-uploading-prod", "rft-bounded-dev"]
+SHAPES = ["rft-walled-dev", "rft-closed-dev", "rft-deploying-dev", "rft-uploading-prod", "rft-bounded-dev"]
 
 
 def lint(*templates: Path) -> list[tuple[str, str, str]]:

@@ -256,8 +256,9 @@ MISTAKES = {
         'base = "amazon.nova-2-lite-v1:0:256k"',
         'base = "amazon.nova-2-lite-v1:0"',
         [
-            'teams/alpha/team.toml:13: model.base = "amazon.nova-2-lite-v1:0": is not in teams/platform.toml '
-            "(did you mean amazon.nova-2-lite-v1:0:256k?); allowed: amazon.nova-2-lite-v1:0:256k"
+            'teams/alpha/team.toml:13: model.base = "amazon.nova-2-lite-v1:0": is not allowed '
+            "(did you mean amazon.nova-2-lite-v1:0:256k?); allowed: amazon.nova-2-lite-v1:0:256k "
+            "(the platform team decides: teams/platform.toml, models)"
         ],
     ),
     "region the model is not tuned in": (
@@ -265,7 +266,8 @@ MISTAKES = {
         'region = "eu-west-1"',
         [
             'teams/alpha/team.toml:11: stages.prod.region = "eu-west-1": '
-            "amazon.nova-2-lite-v1:0:256k is tuned in us-east-1 only"
+            "amazon.nova-2-lite-v1:0:256k is tuned in us-east-1 only "
+            '(the platform team decides: teams/platform.toml, models."amazon.nova-2-lite-v1:0:256k".regions)'
         ],
     ),
     "above the platform's limit": (
@@ -273,7 +275,7 @@ MISTAKES = {
         "epoch_count = 20",
         [
             "teams/alpha/team.toml:26: training.epoch_count = 20: "
-            "must be at most 12, the limit in teams/platform.toml"
+            "must be at most 12 (the platform team decides: teams/platform.toml, limits.training.epoch_count)"
         ],
     ),
     "difficulty the wrong way round": (
@@ -298,7 +300,8 @@ MISTAKES = {
         'cost-center = "42"',
         'project = "x"',
         [
-            "teams/alpha/team.toml:4: tags.cost-center: is missing: teams/platform.toml asks every team for this tag"
+            "teams/alpha/team.toml:4: tags.cost-center: is missing: every team must have this tag "
+            "(the platform team decides: teams/platform.toml, required_tags)"
         ],
     ),
     "tag that is taken": (
@@ -680,7 +683,8 @@ PLATFORM_MISTAKES = {
         "requried_tags",
         [
             'teams/platform.toml:1: requried_tags = ["cost-center"]: unknown key (did you mean required_tags?); '
-            "allowed: defaults, delivery, judges, limits, models, permissions_boundary, prices, required_tags, runbook, tags"
+            "allowed: accounts, defaults, delivery, judges, lasting_stages, limits, models, network, permissions_boundary, "
+            "prices, required_tags, runbook, tags"
         ],
     ),
     "default above its limit": (
@@ -700,6 +704,15 @@ PLATFORM_MISTAKES = {
         "epoch_count = 3",
         "epoch_count = 0",
         ["teams/platform.toml:11: defaults.training.epoch_count = 0: must be from 1 to 50"],
+    ),
+    "closed function that is none": (
+        "[tags]",
+        '[network]\nclosed_functions = ["code_test"]\n[network.vpcs.vpc-01234567]\n'
+        'subnet_ids = ["subnet-01234567"]\nsecurity_group_ids = ["sg-01234567"]\n[tags]',
+        [
+            "teams/platform.toml:4: network.closed_functions: code_test is no reward function "
+            "(did you mean code_tests?); allowed: " + ", ".join([*reward_functions(), "reward.py"])
+        ],
     ),
     "model without a region": (
         'regions = ["us-east-1"]',
@@ -765,7 +778,8 @@ def test_the_platform_limits_the_budget_of_every_team(project: Path) -> None:
     assert budget_of_alpha(project) == Budget(per_run=20.5, per_month=300.0)
     team.write_text(TEAM + "[budget]\nper_run = 51\n")
     assert faults(project) == [
-        "teams/alpha/team.toml:31: budget.per_run = 51.0: must be at most 50.0, the limit in teams/platform.toml"
+        "teams/alpha/team.toml:31: budget.per_run = 51.0: must be at most 50.0 "
+        "(the platform team decides: teams/platform.toml, limits.budget.per_run)"
     ]
     change(platform, "[defaults.training]", "[defaults.budget]\nper_run = 60\n[defaults.training]")
     assert faults(project)[0] == (
