@@ -70,7 +70,8 @@ assembly: install ## Synthesize teams once, into cdk.out: make assembly TEAMS=qu
 	@$(BIN)/rft package --target "$(TARGET)" $(foreach team,$(subst $(comma), ,$(TEAMS)),--team "$(team)")
 	@rm -rf cdk.out
 	@PATH="$(CURDIR)/$(BIN):$$PATH" node_modules/.bin/cdk synth --quiet --no-notices --build true \
-		--context "target=$(TARGET)" $(if $(TEAMS),--context "team=$(TEAMS)") --output cdk.out
+		--context "target=$(TARGET)" $(if $(TEAMS),--context "team=$(TEAMS)") --output cdk.out \
+		--context "revision=$$(git describe --always --dirty --abbrev=40 '--exclude=*')"
 
 .PHONY: review
 review: install ## Say what a change means for teams, as Markdown: make review TEAMS=quotes SINCE=origin/main
@@ -87,6 +88,19 @@ deploy: install ## Deploy cdk.out as it is: make deploy STACKS="rft-quotes-dev r
 .PHONY: smoke
 smoke: install ## Try out what was deployed: make smoke TEAMS=quotes STAGE=dev
 	@$(BIN)/rft ci smoke "$(TEAMS)" --stage "$(STAGE)"
+
+.PHONY: fleet
+fleet: install ## Look at all stages in all accounts, into build/fleet.html and build/fleet.json
+	@mkdir -p build
+	@$(BIN)/rft status --aws --json --html build/fleet.html >build/fleet.json
+
+.PHONY: expired
+expired: install ## Print the stages whose last day is over, or a team's: make expired TEAM=quotes STAGE=dev
+	@$(BIN)/rft expired $(if $(filter command line,$(origin TEAM)),--team "$(TEAM)" --stage "$(STAGE)")
+
+.PHONY: retire
+retire: install ## Take a stage away, from its runs to its stack: make retire TEAM=quotes STAGE=dev
+	@$(BIN)/rft retire "$(TEAM)" --stage "$(STAGE)" $(if $(YES),--yes) $(if $(PURGE),--purge $(if $(YES),--yes))
 
 .PHONY: drift
 drift: install ## List what was changed by hand: make drift STACKS=rft-quotes-dev

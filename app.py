@@ -2,8 +2,8 @@
 
 The only place that reads context and environment variables. Context: `team` (names, comma-separated) and
 `stage` build only those; `target` (aws or embedded) says whose packages the functions are made of;
-`delivery=github` builds what deploys them, `network=true` the private network of an account and region, and
-nothing else.
+`revision` is what the sources are called, which synthesis does not ask git for; `delivery=github` builds what
+deploys them, `network=true` the private network of an account and region, and nothing else.
 """
 
 import os
@@ -69,7 +69,9 @@ def deliver(app: cdk.App, platform: Platform, how: str) -> None:
 
 def environments(app: cdk.App, platform: Platform) -> None:
     """Makes the stacks of teams."""
-    only, stage, target = (app.node.try_get_context(key) for key in ("team", "stage", "target"))
+    only, stage, target, revision = (
+        app.node.try_get_context(key) for key in ("team", "stage", "target", "revision")
+    )
     packages = ROOT / "build" / (target or "aws")
     for team in load_teams(ROOT, only.split(",") if only else None):
         for name in (name for name in team.stages if stage in (None, name)):
@@ -82,7 +84,9 @@ def environments(app: cdk.App, platform: Platform) -> None:
                 if not folder.is_dir():
                     missing = folder.relative_to(ROOT)
                     raise SettingsError([f"{missing} is missing: run `rft package --target {packages.name}`"])
-            RftEnvironment(app, team=team, stage=name, platform=platform, packages=packages, env=env)
+            RftEnvironment(
+                app, team=team, stage=name, platform=platform, packages=packages, env=env, revision=revision
+            )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from infra.faults import (
     Schema,
@@ -57,7 +65,7 @@ _LIBRARY = Path(__file__).parent.parent / "lambdas" / "rewards"
 # Bedrock chooses the ids of jobs, models and deployments, so policies tell them apart by this tag, and bills
 # tell environments apart by it. Its value is the stack's name.
 ENVIRONMENT_TAG = "rft:environment"
-_OWN_TAGS = ("team", "stage", "owner", ENVIRONMENT_TAG)
+_OWN_TAGS = ("team", "stage", "owner", "description", "revision", ENVIRONMENT_TAG)
 
 # Of the places an inference profile's id may begin with; one that is missing only goes without a warning.
 _PROFILE = re.compile(r"(us|us-gov|eu|apac|jp|au|ca|global)\.|arn:.*inference-profile/")
@@ -201,10 +209,26 @@ class StageTable(Table):
     """AWS region to deploy to; the region of the credentials in use when left out."""
     dashboard: bool = False
     """Whether the stage has a CloudWatch dashboard, which costs money while nothing trains as well."""
+    expires: Annotated[
+        datetime.date | None,
+        Field(json_schema_extra={"$comment": "a date like 2027-01-31, without quotes"}),
+    ] = None
+    """The last day of a throw-away stage: from the day after on the nightly workflow retires it."""
     approval: bool = False
     """Whether a person has to approve a model that passed before it is promoted: `rft approve`."""
     approval_hours: Annotated[int, Field(ge=1, le=336)] = 72
     """How long a run waits for that person; then its model is not promoted."""
+    object_lock_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    """For lasting stages: how long nobody can change or delete what a run was and why it was decided so."""
+    object_lock_mode: Literal["governance", "compliance"] = "governance"
+    """governance: who has the right to can still lift the lock; compliance: nobody can, not even the root."""
+
+    @field_validator("expires")
+    @classmethod
+    def _throwaway(cls, value: datetime.date | None, info: ValidationInfo) -> datetime.date | None:
+        if value and info.data.get("retention") == "lasting":
+            raise ValueError('is for stages with retention = "throwaway": a lasting one ends by `rft retire`')
+        return value
 
 
 class Stage(StageTable):
@@ -664,8 +688,26 @@ class Prices(Table):
     """Price of a standard-resolution alarm on one metric for a month."""
     dashboard_month: Price | None = None
     """Price of a dashboard for a month."""
+    s3_gb_month: Price | None = None
+    """Price of a gigabyte in S3 Standard for a month."""
+    custom_model_month: Price | None = None
+    """Price of keeping a custom model for a month."""
     models: dict[JudgeName, ModelPrice] = {}
     """Prices per base model, and per judge by the name it has under `judges`."""
+
+
+class Fleet(Table):
+    """How `rft status` and `rft lineage` reach the accounts of stages."""
+
+    role_arn: Annotated[
+        str,
+        _text(
+            "the ARN of a role with {account} in place of the account",
+            like="arn:aws:iam::{account}:role/rft-fleet",
+            pattern=r"^arn:aws(-[a-z-]+)?:iam::\{account\}:role/[A-Za-z0-9+=,.@_/-]{1,512}$",
+        ),
+    ]
+    """Role to take in every account but the one of the credentials in use."""
 
 
 class Delivery(Table):
@@ -709,6 +751,8 @@ class Platform(Table):
     """The VPCs teams may use; any, when left out."""
     defaults: Defaults = Defaults()
     prices: Prices | None = None
+    fleet: Fleet | None = None
+    """How the accounts of stages are reached by who looks at all of them."""
     delivery: Delivery | None = None
     """Who may deploy without a person's credentials."""
     runbook: Annotated[str, Field(min_length=1, max_length=200)] = "docs/operations.md"
@@ -1067,6 +1111,7 @@ def _rule_faults(
     encryption: Encryption | None = parts.get("encryption")
     stages: Mapping[str, StageTable] = parts.get("stages", {})
     faults = _dataset_faults(folder, dataset, file) if dataset else []
+    faults += _lock_faults(stages, file)
     if encryption:
         faults += _key_faults(encryption, stages, file)
     if "promotion" in parts and "reward" in parts:
@@ -1107,6 +1152,15 @@ def _guard_faults(promotion: Promotion, reward: RewardSettings, file: TomlFile) 
         )
         for name in promotion.guards
         if not any(name == each or name.startswith(f"{each}_") for each in components)
+    ]
+
+
+def _lock_faults(stages: Mapping[str, StageTable], file: TomlFile) -> list[str]:
+    problem = "is for lasting stages: what is locked cannot be thrown away with its stack"
+    return [
+        file.fault(("stages", name, "object_lock_days"), problem, stage.object_lock_days)
+        for name, stage in stages.items()
+        if stage.object_lock_days and stage.retention != "lasting"
     ]
 
 

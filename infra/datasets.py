@@ -14,7 +14,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
-from infra.config import CASES, Dataset
+from infra.config import CASES, Dataset, Stage
 from infra.encryption import TeamKey
 from infra.permissions import Permission, accept, allow, grant
 
@@ -97,12 +97,16 @@ class Artifacts(Construct):
     """The S3 home of everything a run makes, below `runs/<run>/`.
 
     The champion's `history/`, the lock of the environment and the ledger of its costs lie beside.
+    A stage that asks for it gets S3 Object Lock: not as a default for every object, most of which are large
+    and of passing interest, but for those that `lock` names. Switching it on does not replace the bucket
+    (docs/decisions.md); S3 never switches it off again.
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, key: TeamKey, access_logs: AccessLogs, lasting: bool
+        self, scope: Construct, construct_id: str, *, key: TeamKey, access_logs: AccessLogs, stage: Stage
     ) -> None:
         super().__init__(scope, construct_id)
+        lasting = stage.retention == "lasting"
         self.bucket = _bucket(
             self,
             key=key,
@@ -118,6 +122,23 @@ class Artifacts(Construct):
                 )
             ],
         )
+        self.lock_settings: dict[str, str] = {}
+        if stage.object_lock_days:
+            self.lock_settings = {
+                "LOCK_DAYS": str(stage.object_lock_days),
+                "LOCK_MODE": stage.object_lock_mode.upper(),
+            }
+            resource = self.bucket.node.default_child
+            assert isinstance(resource, s3.CfnBucket)  # noqa: S101 - narrows the type, the library always makes it one
+            # Both: the one makes a new bucket with it, the other switches it on for a bucket that is there.
+            resource.object_lock_enabled = True
+            resource.object_lock_configuration = s3.CfnBucket.ObjectLockConfigurationProperty(
+                object_lock_enabled="Enabled"
+            )
+
+    def lock(self, *names: str) -> list[Permission]:
+        """Lets its holder lock these objects of every run, where the stage asks for that."""
+        return [self._objects("s3:PutObjectRetention", names)] if self.lock_settings else []
 
     def read(self, *names: str) -> Permission:
         """Lets its holder read these objects of every run."""

@@ -15,15 +15,18 @@ from infra.config import Delivery
 from infra.permissions import allow, bound_roles, grant
 
 _ISSUER = "token.actions.githubusercontent.com"
+# The GitHub environment whose jobs may take stages away.
+_RETIRE = "retire"
 
 
 class GithubDelivery(cdk.Stack):
-    """The identity provider of GitHub's workflows in one account, and the three roles they can take.
+    """The identity provider of GitHub's workflows in one account, and the four roles they can take.
 
     `Read` is for pull requests and for the watch on drift: it may take CDK's lookup role. `Deploy` is for the
     protected environments: it may take CDK's deploying roles. `Smoke` is for what follows a deployment: it
-    may call the functions of these environments. Which of a repository's workflows gets which is decided by
-    the claim `sub` of GitHub's token, which a workflow cannot choose.
+    may call the functions of these environments. `Retire` is for the environment of that name: it may take
+    away what our stacks made, what runs made in Bedrock, and nothing else. Which of a repository's workflows
+    gets which is decided by the claim `sub` of GitHub's token, which a workflow cannot choose.
     """
 
     def __init__(
@@ -85,8 +88,126 @@ class GithubDelivery(cdk.Stack):
             allow("cloudformation:DescribeStacks", on=stacks, because=named),
             allow("lambda:InvokeFunction", on=functions, because=named),
         )
-        for name, role in {"ReadRole": read, "DeployRole": deploy, "SmokeRole": smoke}.items():
+        retire = self._role("Retire", "Takes stages away", [f"{repository}:environment:{_RETIRE}"])
+        self._let_retire(retire)
+        outputs = {"ReadRole": read, "DeployRole": deploy, "SmokeRole": smoke, "RetireRole": retire}
+        for name, role in outputs.items():
             cdk.CfnOutput(self, name, value=role.role_arn)
+
+    def _let_retire(self, role: iam.Role) -> None:
+        """What `rft retire` needs (rft/retirement.py), on what is named or tagged as ours only.
+
+        Deleting a stack also takes what the role can do that CloudFormation deployed it with: CloudFormation
+        remembers that role, and takes it without being told to.
+        """
+
+        def arns(service: str, resource: str, *names: str, colon: bool = False) -> list[str]:
+            form = cdk.ArnFormat.COLON_RESOURCE_NAME if colon else cdk.ArnFormat.SLASH_RESOURCE_NAME
+            return [
+                self.format_arn(
+                    service=service, region=region, resource=resource, resource_name=name, arn_format=form
+                )
+                for region in self._regions
+                for name in names
+            ]
+
+        named = "CloudFormation begins the names of what our stacks make with rft-, as the stacks' own do."
+        tagged = "The service chooses the name; the tag, which our stacks and runs give, narrows it down."
+        ours = {"Null": {"aws:ResourceTag/team": "false"}}
+        runs = {"StringLike": {"aws:ResourceTag/rft:environment": "rft-*"}}
+        buckets = f"arn:{cdk.Aws.PARTITION}:s3:::rft-*"
+        bedrock = [
+            arn
+            for kind in ("model-customization-job", "custom-model", "custom-model-deployment")
+            for arn in arns("bedrock", kind, "*")
+        ]
+        grant(
+            role,
+            allow(
+                "bedrock:ListCustomModelDeployments",
+                "bedrock:ListCustomModels",
+                "bedrock:ListModelCustomizationJobs",
+                "bedrock:ListProvisionedModelThroughputs",
+                "cloudformation:ListStacks",
+                "events:ListRuleNamesByTarget",
+                "logs:DescribeLogGroups",
+                "tag:GetResources",
+                on=["*"],
+                because="Listing knows no resources.",
+            ),
+            allow(
+                "cloudformation:DeleteStack",
+                "cloudformation:DescribeStackEvents",
+                "cloudformation:DescribeStacks",
+                "cloudformation:GetTemplate",
+                "cloudformation:ListStackResources",
+                "cloudformation:UpdateTerminationProtection",
+                on=arns("cloudformation", "stack", "rft-*/*"),
+                because=named,
+            ),
+            allow("bedrock:ListTagsForResource", on=bedrock, because="Whose it is, only its tags say."),
+            allow(
+                "bedrock:DeleteCustomModel",
+                "bedrock:DeleteCustomModelDeployment",
+                "bedrock:StopModelCustomizationJob",
+                on=bedrock,
+                when=runs,
+                because=tagged,
+            ),
+            allow(
+                "states:ListExecutions",
+                on=arns("states", "stateMachine", "*", colon=True),
+                when=runs,
+                because=tagged,
+            ),
+            allow(
+                "states:StopExecution",
+                on=arns("states", "execution", "*", colon=True),
+                because="An execution has no tags, and CloudFormation does not begin the names of state "
+                "machines with their stack's.",
+            ),
+            allow(
+                "lambda:DeleteFunction",
+                "lambda:GetFunctionConfiguration",
+                on=arns("lambda", "function", "rft-*", colon=True),
+                because=named,
+            ),
+            allow("events:DisableRule", on=arns("events", "rule", "rft-*"), because=named),
+            allow(
+                "s3:DeleteBucket",
+                "s3:ListBucket",
+                "s3:ListBucketMultipartUploads",
+                "s3:ListBucketVersions",
+                on=[buckets],
+                because=named,
+            ),
+            allow(
+                "s3:AbortMultipartUpload",
+                "s3:DeleteObject",
+                "s3:DeleteObjectVersion",
+                on=[f"{buckets}/*"],
+                because=named,
+            ),
+            allow(
+                "kms:DescribeKey",
+                "kms:ScheduleKeyDeletion",
+                on=arns("kms", "key", "*"),
+                when=ours,
+                because=tagged,
+            ),
+            allow(
+                "logs:DeleteLogGroup",
+                on=arns("logs", "log-group", "rft-*", "/aws/vendedlogs/states/rft-*", colon=True),
+                because=named,
+            ),
+            allow(
+                "ssm:DeleteParameter",
+                "ssm:GetParameter",
+                on=arns("ssm", "parameter", "CFN-*"),
+                when=ours,
+                because=tagged,
+            ),
+        )
 
     def _role(self, construct_id: str, description: str, subjects: Sequence[str]) -> iam.Role:
         """A role for the workflow runs that GitHub gives one of these subjects."""

@@ -3,6 +3,7 @@
 Nothing here may depend on the names of team and stage: teams that ask for the same get the same template.
 """
 
+import re
 from pathlib import Path
 
 import aws_cdk as cdk
@@ -27,7 +28,8 @@ from infra.triggers import RunStarter, Triggers
 class RftEnvironment(cdk.Stack):
     """Datasets, reward function, training workflow and everything around them, for one team and stage.
 
-    `packages` holds what `rft package` built: `<team>/reward` and `workflow`.
+    `packages` holds what `rft package` built: `<team>/reward` and `workflow`. What the model card says of
+    team and sources, `description` and `revision`, are tags, and so no part of the template.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class RftEnvironment(cdk.Stack):
         platform: Platform,
         packages: Path,
         env: cdk.Environment,
+        revision: str | None = None,
     ) -> None:
         lasting = team.stages[stage].retention == "lasting"
         super().__init__(
@@ -46,7 +49,11 @@ class RftEnvironment(cdk.Stack):
             team.stack_id(stage),
             env=env,
             description="Reinforcement fine-tuning environment of one team",
-            tags=team.tags(stage, platform),
+            tags={
+                **team.tags(stage, platform),
+                "description": _tag_value(team.description),
+                **({"revision": revision} if revision else {}),
+            },
             termination_protection=lasting,
             analytics_reporting=False,
         )
@@ -55,7 +62,7 @@ class RftEnvironment(cdk.Stack):
         key = TeamKey(self, "Key", encryption=team.encryption, lasting=lasting)
         access_logs = AccessLogs(self, "AccessLogs", lasting=lasting)
         datasets = Datasets(self, "Datasets", key=key, access_logs=access_logs, lasting=lasting)
-        artifacts = Artifacts(self, "Artifacts", key=key, access_logs=access_logs, lasting=lasting)
+        artifacts = Artifacts(self, "Artifacts", key=key, access_logs=access_logs, stage=team.stages[stage])
         rows = Rows(self, "Rows", dataset=team.dataset, folder=team.folder)
         package = packages / team.name / "reward"
         reward = RewardFunction(
@@ -176,3 +183,19 @@ class RftEnvironment(cdk.Stack):
             "Topic": notifications.topic.topic_arn,
         }.items():
             cdk.CfnOutput(self, name, value=value)
+
+
+def _tag_value(text: str) -> str:
+    """A text as every service takes it for a tag: what they refuse as `=` and its bytes, cut to their limit.
+
+    Bedrock is the strictest: 256 characters of ASCII with little punctuation. What reads it turns it back:
+    lambdas/workflow/provenance.py.
+    """
+    spelled = ""
+    for character in " ".join(text.split()):
+        fits = re.fullmatch(r"[\w .:/+@-]", character, re.ASCII)
+        piece = character if fits else "".join(f"={byte:02X}" for byte in character.encode())
+        if len(spelled) + len(piece) > 253:
+            return f"{spelled}..."
+        spelled += piece
+    return spelled

@@ -71,6 +71,14 @@ class RewardFunction(Construct):
         """Where it writes its scores and metrics."""
         return self._reward.log_group
 
+    def read_versions(self) -> Permission:
+        """Lets its holder read what any version is made of, as its hash; not the code."""
+        return allow(
+            "lambda:GetFunctionConfiguration",
+            on=[f"{self._reward.function.function_arn}:*"],
+            because="A run keeps the version it began with, which later deploys follow with others.",
+        )
+
     def invoke(self) -> Permission:
         """Lets its holder have completions scored by exactly this version."""
         return allow("lambda:InvokeFunction", on=[self.version_arn])

@@ -281,11 +281,15 @@ class Steps(Construct):
             "Writes the report of a run",
             minutes=5,
             memory_mb=1769,
+            environment={"STACK_ID": cdk.Aws.STACK_ID, **artifacts.lock_settings},
             may=[
                 allow_unless_others("bedrock:GetModelCustomizationJob", on=[jobs]),
+                allow("cloudformation:DescribeStacks", "cloudformation:GetTemplate", on=[cdk.Aws.STACK_ID]),
+                reward.read_versions(),
                 artifacts.list_objects(),
                 artifacts.read("*"),
-                artifacts.write("report.html", "manifest.json"),
+                artifacts.write("report.html", "manifest.json", "model-card.md", "model-card.html"),
+                *artifacts.lock("manifest.json", "decision.json", "model-card.md", "model-card.html"),
                 key.use_through("s3"),
             ],
         )

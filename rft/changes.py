@@ -59,6 +59,16 @@ class Deployment:
         }
 
 
+def revision(root: Path) -> str | None:
+    """Returns the commit of the sources, with "-dirty" where they differ from it; None outside of git."""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
 def changed_teams(root: Path, since: str) -> list[str]:
     """Returns the teams whose stacks the commits since a revision can change; those that are gone are not.
 

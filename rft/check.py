@@ -7,6 +7,7 @@ faults do not end a check: what is sound of them is checked all the same.
 
 import contextlib
 import dataclasses
+import datetime
 import hashlib
 import sys
 import tomllib
@@ -36,6 +37,7 @@ from rft.differences import (
     sha256,
 )
 from rft.packaging import PackagingError, reward_sources
+from rft.retire import expiring, missing_teams
 from rft.revision import OldCodeError, Revision, revision
 from rft.run_cost import Rows, cost_verdict, rows_of, run_cost
 from rft.scoring import ScoringError
@@ -220,6 +222,7 @@ def check(
     *,
     stage: str | None = None,
     against: str | None = None,
+    today: datetime.date | None = None,
     tell: Callable[[str], None] = lambda _step: None,
 ) -> Check:
     """Checks a team offline.
@@ -229,11 +232,13 @@ def check(
         name: The team's name.
         stage: The stage to speak of; all of them without one.
         against: A git revision to compare with.
+        today: What expires is judged by it; nothing expires without one.
         tell: Hears what is being done.
 
     Raises:
         CheckError: The team has no such stage.
         ChangesError: There is no such revision.
+        CloudError: What has been retired since then cannot be told.
     """
     tell("settings")
     team, parts, faults = examine_team(root, name)
@@ -255,6 +260,9 @@ def check(
         rehearsed = _rehearsal_gate(folder, parts, found, scored, faults=bool(faults))
     content = _content(root, team, stage, found) if team else None
     cost, estimate = _cost_gate(root, team, content, found, rehearsed)
+    endings = [
+        Finding("expires", "warn", f"{each}.") for each in (expiring([team], today) if team and today else ())
+    ]
     gates = [settings, rows, rehearsed, cost]
     difference = None
     if against is not None:
@@ -262,9 +270,21 @@ def check(
         with revision(root, name, against) as old, contextlib.redirect_stdout(sys.stderr):
             comparison = _Comparison(root, folder, team, content, old, scored, estimate)
             difference = comparison.made()
+        endings += _left_behind(root, difference.commit)
         verdict = Verdict("difference", tuple(comparison.findings))
         gates.append(Gate(name="difference", verdict=verdict, says=_difference_says(difference)))
+    if endings or against is not None:
+        gates.append(Gate(name="endings", verdict=Verdict("endings", tuple(endings))))
     return Check(team=name, gates=gates, content=content, against=difference)
+
+
+def _left_behind(root: Path, since: str) -> list[Finding]:
+    """Finds stages of all teams that are gone from the repository and still stand in an account."""
+    try:
+        told = missing_teams(root, since)
+    except SettingsError as error:
+        told = [*error.faults]
+    return [Finding("left-behind", "stop", f"{each}.") for each in told]
 
 
 # --- The dataset

@@ -141,17 +141,4 @@ def _drift_of(cloud: Cloud, stack: str) -> list[str]:
         raise CloudError(f"{stack}: CloudFormation has not finished looking for drift in four minutes")
     if status["DetectionStatus"] == "DETECTION_FAILED":
         raise CloudError(f"{stack}: drift cannot be detected: {status.get('DetectionStatusReason', '')}")
-    drifts = formation.describe_stack_resource_drifts(
-        StackName=stack, StackResourceDriftStatusFilters=["MODIFIED", "DELETED"]
-    )["StackResourceDrifts"]
-    return [
-        f"{each['LogicalResourceId']} ({each['ResourceType']}) "
-        + (
-            "is gone"
-            if each["StackResourceDriftStatus"] == "DELETED"
-            else "differs in " + ", ".join(part["PropertyPath"] for part in each["PropertyDifferences"])
-        )
-        for each in drifts
-        # The workflow changes the champion's value, and only the workflow does.
-        if each["ResourceType"] != "AWS::SSM::Parameter"
-    ]
+    return cloud.differences(stack)

@@ -12,8 +12,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,9 +35,19 @@ from rich.table import Table
 from rich.text import Text
 
 from infra import config
-from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas, team_names
+from infra.config import (
+    Platform,
+    SettingsError,
+    Team,
+    load_platform,
+    load_team,
+    load_teams,
+    schemas,
+    team_names,
+)
 from lambdas.dataset import DatasetError
-from rft import check_report, ci, scoring
+from rft import check_report, ci, fleet, scoring
+from rft import lineage as origin
 from rft.changes import ChangesError
 from rft.check import CheckError
 from rft.check import check as check_team
@@ -46,7 +57,11 @@ from rft.delivery import Cdk, DeliveryError
 from rft.embedded.aws import EmbeddedAws, EmbeddedAwsError
 from rft.execution_policy import Place, execution_policies
 from rft.grader_import import JUDGE, GraderError, main_text, placed
+from rft.new_team import TASKS, NewTeam, NewTeamError, Request, Task, write_team
 from rft.packaging import PackagingError, package
+from rft.retire import Retired, entry_text, expired, expiring, place, record, retired
+from rft.retirement import Item, Retirement
+from rft.rows import Columns, RowsError
 from rft.scoring import ScoringError
 from rft.toolchain import ToolchainError, require_node
 from rft.watching import Watch, duration
@@ -81,7 +96,7 @@ def _team(name: str) -> Team:
 
 def _cloud(on_aws: bool, region: str | None = None) -> Cloud:
     running = None if on_aws else EmbeddedAws.find(DATA / "embedded")
-    return Cloud.embedded(running) if running else Cloud.account(region)
+    return Cloud.embedded(running, region) if running else Cloud.account(region)
 
 
 def _deployed(name: str, stage: str, on_aws: bool, *, say: Console = out) -> Deployed:
@@ -361,38 +376,148 @@ def history(
 
 
 @app.command()
-def status(aws: OnAws = False) -> None:
-    """Lists every team and stage with its stack, last run and champion."""
-    teams = load_teams(ROOT, None)
-    cloud = _cloud(aws)
+def status(
+    aws: OnAws = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write one page that needs no network.")] = None,
+) -> None:
+    """Shows how every stage of every team stands, in all their accounts, and what needs a person."""
+    teams, platform = load_teams(ROOT, None), load_platform(ROOT)
+    cloud, sources = _home(aws, teams)
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        MofNCompleteColumn(),
+    )
+    # To standard error: what reads the JSON is a program.
+    with Progress(*columns, TimeElapsedColumn(), console=err) as progress:
+        task = progress.add_task(f"Look at {cloud.name}", total=None)
+        rows = fleet.look(
+            teams,
+            platform,
+            fleet.Places(cloud, platform),
+            sources,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    found = fleet.Fleet(made_at=datetime.now(UTC), where=cloud.name, revision=sources.revision, rows=rows)
+    if html:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(fleet.page(found), encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(found.document(), indent=2))
+        return
     out.print(f"[dim]on {cloud.name}[/dim]", highlight=False)
-    table = Table("team", "stage", "stack", "last run", "result", "champion", box=None, header_style="bold")
-    for team in teams:
-        for stage in team.stages:
-            try:
-                deployed = cloud.deployed(team.stack_id(stage))
-            except CloudError:
-                table.add_row(team.name, stage, Text("not deployed", "dim"), "", "", "")
-                continue
-            last = next(iter(deployed.runs()), None)
-            decision = deployed.document(last, "decision.json") if last else None
-            table.add_row(
-                team.name,
-                stage,
-                deployed.status,
-                last.name if last else "",
-                _result(last, decision),
-                (deployed.champion() or "none").rpartition("/")[2],
-            )
-    out.print(table)
+    out.print(_table(found))
+    for row in rows:
+        for need in row.needs():
+            out.print(Text.assemble((f"{row.team} {row.stage}: ", "bold yellow"), need))
+    for sentence in expiring(teams, _today()):
+        out.print(f"[yellow]{sentence}[/yellow]", highlight=False)
 
 
-def _result(run: Run | None, decision: dict[str, object] | None) -> str:
+def _home(aws: bool, teams: Sequence[Team]) -> tuple[Cloud, fleet.Sources]:
+    """Returns what a look at all stages starts from, and what they are compared with."""
+    regions = (stage.region for team in teams for stage in team.stages.values() if stage.region)
+    cloud = _cloud(aws, os.environ.get("AWS_REGION") or next(regions, None))
+    return cloud, fleet.Sources(ROOT, DATA / "embedded/cdk.out" if cloud.endpoint else ROOT / "cdk.out")
+
+
+def _table(found: fleet.Fleet) -> Table:
+    names = ("team", "stage", "stack", "last run", "result", "champion", "gain", "spent", "version", "drift")
+    table = Table(*names, box=None, header_style="bold")
+    for row in found.rows:
+        nothing = Text("out of reach", "red") if row.troubles else Text("not deployed", "dim")
+        drift = "-" if row.drift is None or row.drift.checked is None else str(len(row.drift.findings))
+        table.add_row(
+            row.team,
+            row.stage,
+            row.status or nothing,
+            row.run.name if row.run else "",
+            _result(row.run),
+            (row.champion.run or "" if row.champion else "none") if row.status else "",
+            fleet.gain(row.champion.gain) if row.champion else "",
+            fleet.money(row.spend) if row.status else "",
+            row.version.state if row.version else "",
+            drift if row.status else "",
+        )
+    return table
+
+
+def _result(run: fleet.LastRun | None) -> str:
     if run is None:
         return ""
-    if decision is None or run.status != "SUCCEEDED":
+    if run.promoted is None:
         return run.status.lower()
-    return f"{'promoted' if decision['promote'] else 'not promoted'}, gain {decision['gain']:+.3f}"
+    return "promoted" if run.promoted else "not promoted"
+
+
+@app.command()
+def lineage(
+    what: Annotated[
+        str | None, typer.Argument(help="ARN of a model, deployment or job; or a run.", metavar="[WHAT]")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Find what was trained on this: a SHA-256, or how it begins.")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Read the rows and check their hash.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    aws: OnAws = False,
+) -> None:
+    """Follows a model back to the rows it was trained on, or rows to the models that were trained on them."""
+    if (what is None) == (dataset is None):
+        raise CloudError("lineage: expected the ARN of a model or the name of a run, or --dataset SHA256")
+    teams, platform = load_teams(ROOT, None), load_platform(ROOT)
+    cloud, _ = _home(aws, teams)
+    environments, unread = [], []
+    for team, stage, found in fleet.Places(cloud, platform).stages(teams):
+        if isinstance(found, Deployed):
+            environments.append(found)
+        elif found is not None:
+            unread.append(f"{team.name} {stage}: {found}")
+    for each in unread:
+        err.print(f"[yellow]not searched:[/yellow] {escape(each)}", highlight=False, soft_wrap=True)
+    traces = (
+        origin.of(what, environments, verify=verify)
+        if what
+        else origin.of_dataset(dataset or "", environments)
+    )
+    if not traces:
+        raise CloudError(
+            f"no run of {len(environments)} deployed stages on {cloud.name} knows {what or dataset}"
+            " (a run is known by its manifest, which its report step writes)"
+        )
+    if as_json:
+        typer.echo(json.dumps([each.document() for each in traces], indent=2))
+        return
+    for trace in traces:
+        out.print(_told(trace))
+
+
+def _told(trace: origin.Trace) -> Table:
+    table = Table(box=None, show_header=False, title=trace.model or trace.run, title_justify="left")
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    training = (trace.settings.get("training") or {}).items()
+    checked = {True: ", verified", False: ", NOT THE ROWS THAT ARE KEPT NOW", None: ""}[trace.verified]
+    facts = [
+        ("run", f"{trace.run} of {trace.stack}: {trace.outcome}"),
+        ("job", trace.job),
+        ("base model", trace.base_model),
+        ("champion at", trace.deployment),
+        ("reward", trace.reward_version),
+        ("reward package", trace.reward_sha256),
+        ("settings", ", ".join(f"{name}={value}" for name, value in training)),
+        ("dataset", f"{trace.dataset_sha256}{checked}" if trace.dataset_sha256 else None),
+        *((f"{rows.name} rows", f"{rows.rows} in {rows.uri}, from {rows.source}") for rows in trace.rows),
+        ("revision", trace.revision or "not recorded"),
+        ("template", trace.template_sha256),
+        ("approver", trace.approver or "nobody was asked"),
+        ("manifest", trace.manifest + (f", locked until {trace.locked_until}" if trace.locked_until else "")),
+    ]
+    for name, value in facts:
+        if value:
+            table.add_row(name, Text(value))
+    return table
 
 
 @app.command()
@@ -421,6 +546,296 @@ def _known(team: Team, stage: str) -> config.Stage:
     if stage not in team.stages:
         raise CloudError(f"team {team.name} has no stage {stage!r} (stages: {', '.join(team.stages)})")
     return team.stages[stage]
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def new(
+    context: typer.Context,
+    team: Annotated[str, typer.Argument(help="The new team's name, and its folder's.", metavar="TEAM")],
+    owner: Annotated[str | None, typer.Option(help="E-mail address of who answers for it.")] = None,
+    description: Annotated[str | None, typer.Option(help="What it trains, in a sentence.")] = None,
+    task: Annotated[str | None, typer.Option(help=f"What an answer is: {', '.join(TASKS)}.")] = None,
+    train: Annotated[
+        str | None, typer.Option(help="Rows: CSV, chat JSONL, Bedrock's logs, or s3://bucket/key.")
+    ] = None,
+    evaluation: Annotated[
+        str | None, typer.Option(help="Held-out rows, in any of the same shapes; split off without it.")
+    ] = None,
+    prompt_column: Annotated[str | None, typer.Option(help="The column with the prompts.")] = None,
+    answer_column: Annotated[str | None, typer.Option(help="The column with the right answers.")] = None,
+    held_out: Annotated[float, typer.Option(min=0.01, max=0.5, help="Share of prompts split off.")] = 0.2,
+    base_model: Annotated[str | None, typer.Option(help="One of the platform's models.")] = None,
+) -> None:
+    """Writes the folder of a new team, from a file of rows or with synthetic ones to begin with.
+
+    Tags that the platform asks for are flags of their own: --cost-center sales-tools.
+    """
+    platform = load_platform(ROOT)
+    tags = _extra_tags(context.args, platform)
+    required = [tag for tag in platform.required_tags if tag not in {**platform.tags, **tags}]
+    missing = [
+        flag for flag, value in (("owner", owner), ("description", description), ("task", task)) if not value
+    ] + required
+    if missing and not sys.stdin.isatty():
+        raise NewTeamError(f"also needed: {', '.join(f'--{flag}' for flag in missing)}")
+    asked = bool(missing)
+    owner = owner or typer.prompt("E-mail address of who answers for it")
+    description = description or typer.prompt("What it trains, in a sentence")
+    task = task or _ask_for_task()
+    if asked and train is None:
+        train = typer.prompt(
+            "File with rows (empty: synthetic ones to begin with)", default="", show_default=False
+        )
+    for tag in required:
+        tags[tag] = typer.prompt(f"Tag {tag}")
+    request = Request(
+        name=team,
+        owner=owner,
+        description=description,
+        task=task,
+        tags=tags,
+        train=train or None,
+        evaluation=evaluation,
+        columns=Columns(prompt=prompt_column, answer=answer_column),
+        held_out=held_out,
+        base_model=base_model,
+    )
+    with _step("Convert and check the rows"):
+        made = write_team(ROOT, request, platform)
+    _show_new(made, TASKS[task])
+
+
+def _extra_tags(words: list[str], platform: Platform) -> dict[str, str]:
+    """The tags among the flags that the command does not know by itself."""
+    tags: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        flag, sign, value = rest.pop(0).partition("=")
+        name = flag.removeprefix("--")
+        if not flag.startswith("--") or name not in platform.required_tags:
+            known = ", ".join(f"--{tag}" for tag in platform.required_tags) or "none"
+            raise NewTeamError(f"{flag}: no such option (the platform's tags: {known}); see `rft new --help`")
+        if not sign and not rest:
+            raise NewTeamError(f"{flag}: a value is missing")
+        tags[name] = value if sign else rest.pop(0)
+    return tags
+
+
+def _ask_for_task() -> str:
+    table = Table(box=None, show_header=False)
+    for number, (name, each) in enumerate(TASKS.items(), 1):
+        table.add_row(str(number), Text(name, "bold"), each.says, Text(each.function, "dim"))
+    out.print("What is an answer?")
+    out.print(table)
+    names = list(TASKS)
+    while True:
+        said = str(typer.prompt("Number or name")).strip()
+        if said in TASKS:
+            return said
+        if said.isdecimal() and 1 <= int(said) <= len(names):
+            return names[int(said) - 1]
+        out.print(f"1 to {len(names)}, or a name")
+
+
+def _show_new(made: NewTeam, task: Task) -> None:
+    """What became of the rows, and what to do next."""
+    table = Table("rows", "", "lines", box=None, header_style="bold")
+    for each in made.read:
+        table.add_row(f"{each.read:,}", Text(f"read: {each.shape}"))
+        for reason, lines in each.dropped.items():
+            shown = ", ".join(map(str, lines[:5])) + (", ..." if len(lines) > 5 else "")
+            table.add_row(f"-{len(lines):,}", Text(reason, "yellow"), Text(shown, "dim"))
+    if made.train is not None and made.evaluation is not None:
+        table.add_row(f"{len(made.train.rows):,}", Text("to train on", "bold"))
+        table.add_row(f"{len(made.evaluation.rows):,}", Text("held out", "bold"))
+        out.print(table)
+    if made.own_instructions and made.instruction:
+        out.print(
+            f"[yellow]Rows with a system message of their own: {made.own_instructions:,}.[/yellow]"
+            " It has to ask for the form that the reward looks for:",
+            highlight=False,
+        )
+        out.print(f"  {made.instruction}", highlight=False, markup=False)
+    name = made.team.name
+    said = Text(f"teams/{name}", "bold")
+    said.append(f" scores by {task.function}: {task.says}.\n", "not bold")
+    said.append(f"Try it on the embedded AWS: make local TEAM={name}", "not bold")
+    out.print(Panel(said), highlight=False)
+
+
+@app.command(name="expired")
+def expired_(
+    team: Annotated[
+        str | None, typer.Option(help="This team's stages instead, whether they have expired or not.")
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Only this one of them.")] = None,
+) -> None:
+    """Prints the throw-away stages whose last day is over and where they are, as JSON."""
+    if team:
+        settings = _team(team)
+        stages = [_known(settings, stage)] if stage else settings.stages.values()
+        found = [place(settings, each) for each in stages]
+    else:
+        found = expired(load_teams(ROOT, None), _today())
+    # To standard output as it is: what reads it is a program.
+    typer.echo(json.dumps(found))
+
+
+@app.command(name="retire")
+def retire_(
+    team: TeamName,
+    stage: Annotated[
+        str | None, typer.Option(help="One of the team's stages; all of them without it.")
+    ] = None,
+    yes: Annotated[
+        int,
+        typer.Option("--yes", "-y", count=True, help="Do not ask; twice where kept data is to go as well."),
+    ] = 0,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Also delete the data, key and logs that a lasting stage keeps.")
+    ] = False,
+    keep_data: Annotated[
+        bool, typer.Option("--keep-data", help="Refuse to retire a stage whose data goes with its stack.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    aws: OnAws = False,
+) -> None:
+    """Takes a stage away: stops what runs, deletes what is deployed and its stack, and says what is left."""
+    if purge and keep_data:
+        raise CloudError("--purge deletes the data and --keep-data keeps it: choose one of them")
+    platform = load_platform(ROOT)
+    left = False
+    for name, region, account in _places(team, stage):
+        cloud = _cloud(aws, region)
+        stack = f"rft-{team}-{name}"
+        out.print(f"\n[bold]{stack}[/bold] [dim]on {cloud.name}[/dim]", highlight=False)
+        here = cloud.account_id()
+        if account and cloud.endpoint is None and here != account:
+            raise CloudError(
+                f"{stack} is in account {account} and the credentials are for {here}: sign in there, "
+                f"and retire it with --stage {name}"
+            )
+        retirement = Retirement(cloud, stack, purge=purge, prices=platform.prices)
+        rest = _retire(retirement, stack, platform, yes, keep_data, dry_run)
+        if rest is None:
+            continue
+        if any(item.fate == "left" for item in rest):
+            left = True
+            continue
+        entry = Retired(
+            date=_today(),
+            account=here,
+            region=cloud.region,
+            kept=tuple(f"{item.kind} {item.name}" for item in rest),
+        )
+        if cloud.endpoint is None:
+            record(ROOT, team, name, entry)
+            out.print("Written to teams/retired.toml; bring it along with the change that removes the stage:")
+            out.print(entry_text(team, name, entry), highlight=False, markup=False, soft_wrap=True)
+    if left:
+        raise typer.Exit(1)
+
+
+def _places(team: str, stage: str | None) -> list[tuple[str, str | None, str | None]]:
+    """Stage, region and account of what is to be retired; also of a folder that is gone already."""
+    if team in config.team_names(ROOT):
+        settings = _team(team)
+        stages = [_known(settings, stage)] if stage else list(settings.stages.values())
+        return [(each.name, each.region, each.account) for each in stages]
+    ended = retired(ROOT).get(team, {})
+    if not ended or (stage and stage not in ended):
+        # The usual words for a team or stage that there is not.
+        _team(team)
+    return [(name, each.region, each.account) for name, each in ended.items() if stage in (None, name)]
+
+
+def _retire(
+    retirement: Retirement, stack: str, platform: Platform, yes: int, keep_data: bool, dry_run: bool
+) -> list[Item] | None:
+    """Shows the plan, asks, carries it out; returns what is there afterwards, None where nothing was done."""
+    with _step("Look at what there is"):
+        plan = retirement.plan()
+        obstacles = retirement.obstacles()
+        goes_along = retirement.data_goes_along()
+        purged = retirement.purges()
+    currency = platform.prices.currency if platform.prices else ""
+    if plan:
+        out.print(_items_table(plan, currency))
+    else:
+        out.print("Nothing of it is there.")
+    if obstacles:
+        raise CloudError("\n".join(obstacles))
+    if keep_data and goes_along:
+        raise CloudError(
+            f"the data of {stack} goes with its stack, because the stage is deployed as a throw-away one: "
+            'copy what you need, or set retention = "lasting" in team.toml and deploy it before you retire it'
+        )
+    if dry_run:
+        return None
+    if any(item.fate != "kept" for item in plan):
+        _agree(stack, yes, purged)
+        for name, step in retirement.steps():
+            with _telling_step(name) as say:
+                step(say)
+    with _step("Look at what is left"):
+        rest = retirement.rest()
+    if rest:
+        out.print(_items_table(rest, currency))
+    if any(item.fate == "left" for item in rest):
+        out.print("[bold red]This is left, and may cost money.[/bold red] Begin again when it can go.")
+    else:
+        kept = "Kept on purpose is what the table shows; nothing else" if rest else "Nothing"
+        out.print(f"[bold green]{kept} of it is left that costs money.[/bold green]", highlight=False)
+    return rest
+
+
+def _agree(stack: str, yes: int, purged: bool) -> None:
+    """Asks whether to go on; data that was meant to last takes the stack's name."""
+    if yes >= (2 if purged else 1):
+        return
+    if not sys.stdin.isatty():
+        flags = "--yes --yes, because data that was meant to last is deleted" if purged else "--yes"
+        raise CloudError(f"nobody is there to ask: look at the plan, and give {flags}")
+    if purged:
+        if typer.prompt("Data that was meant to last is deleted for good. Type the stack's name") != stack:
+            raise CloudError("that is not its name; nothing was done")
+    elif not typer.confirm("Go on?"):
+        raise CloudError("nothing was done")
+
+
+def _items_table(items: list[Item], currency: str) -> Table:
+    table = Table("what", "name", "", f"{currency} a month".strip(), "becomes", box=None, header_style="bold")
+    colors = {"kept": "green", "left": "bold red", "stopped": "yellow", "deleted": "yellow"}
+    for item in items:
+        month = "no price" if item.month is None else _price(item.month)
+        fate = Text(item.fate, colors[item.fate])
+        table.add_row(item.kind, Text(item.name), Text(item.note, "dim"), month, fate)
+    table.columns[1].overflow = "fold"
+    table.columns[3].justify = "right"
+    return table
+
+
+def _price(month: float) -> str:
+    return "" if month == 0 else "< 0.01" if month < 0.01 else f"{month:.2f}"
+
+
+@contextmanager
+def _telling_step(text: str) -> Iterator[Callable[[str], None]]:
+    """Shows one piece of work with its time, and what it says of itself meanwhile."""
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[said]}", markup=True),
+    )
+    with Progress(*columns, console=out) as progress:
+        task = progress.add_task(text, total=1, said="")
+        yield lambda said: progress.update(task, said=said)
+        progress.update(task, completed=1, said="")
 
 
 @app.command()
@@ -503,7 +918,14 @@ def check(
     if markdown and json_:
         raise CheckError("--markdown and --json are two ways to write the same: choose one of them")
     with err.status("check") as waiting:
-        found = check_team(ROOT, team, stage=stage, against=against, tell=lambda step: waiting.update(step))
+        found = check_team(
+            ROOT,
+            team,
+            stage=stage,
+            against=against,
+            today=_today(),
+            tell=lambda step: waiting.update(step),
+        )
     if json_:
         typer.echo(json.dumps(found.document(), indent=2))
     elif markdown:
@@ -622,7 +1044,9 @@ def main() -> None:
         DeliveryError,
         EmbeddedAwsError,
         GraderError,
+        NewTeamError,
         PackagingError,
+        RowsError,
         ScoringError,
         ToolchainError,
     ) as error:

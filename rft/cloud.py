@@ -35,13 +35,13 @@ class Cloud:
     session: boto3.Session = field(repr=False)
 
     @classmethod
-    def embedded(cls, aws: "EmbeddedAws") -> "Cloud":
-        """Returns the embedded AWS that is running."""
+    def embedded(cls, aws: "EmbeddedAws", region: str | None = None) -> "Cloud":
+        """Returns the embedded AWS that is running, in its own region or in another one."""
         env = aws.environment()
         session = boto3.Session(
             aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
-            region_name=env["AWS_REGION"],
+            region_name=region or env["AWS_REGION"],
         )
         return cls(name=f"the embedded AWS at {aws.endpoint}", endpoint=aws.endpoint, session=session)
 
@@ -85,12 +85,36 @@ class Cloud:
         """Returns the boto3 client of `service`."""
         return self.session.client(service, endpoint_url=self.endpoint)
 
+    @property
+    def region(self) -> str:
+        """The region of every client."""
+        return str(self.session.region_name)
+
     def assuming(self, bootstrap_role: str) -> "Cloud":
         """Returns the same account as a role of its CDK bootstrap, known by what its name begins with."""
-        sts = self.client("sts")
-        account, region = sts.get_caller_identity()["Account"], self.session.region_name
+        account, region = self.account_id(), self.session.region_name
         role = f"arn:{self.session.get_partition_for_region(region)}:iam::{account}:role/{bootstrap_role}"
-        given = sts.assume_role(RoleArn=f"{role}-{account}-{region}", RoleSessionName="rft")["Credentials"]
+        return self._as(f"{role}-{account}-{region}", region)
+
+    def elsewhere(self, account: str, region: str, role_arn: str) -> "Cloud":
+        """Returns another account as this role of it.
+
+        Raises:
+            CloudError: The role cannot be taken.
+        """
+        try:
+            there = self._as(role_arn, region)
+        except (BotoCoreError, ClientError) as error:
+            raise CloudError(f"account {account} is out of reach as {role_arn}: {error}") from error
+        return Cloud(name=f"AWS account {account} in {region}", endpoint=self.endpoint, session=there.session)
+
+    @cache  # noqa: B019 - a Cloud lives as long as the command
+    def account_id(self) -> str:
+        """Returns the 12 digits of the account."""
+        return str(self.client("sts").get_caller_identity()["Account"])
+
+    def _as(self, role_arn: str, region: str) -> "Cloud":
+        given = self.client("sts").assume_role(RoleArn=role_arn, RoleSessionName="rft")["Credentials"]
         session = boto3.Session(
             aws_access_key_id=given["AccessKeyId"],
             aws_secret_access_key=given["SecretAccessKey"],
@@ -99,21 +123,60 @@ class Cloud:
         )
         return Cloud(name=self.name, endpoint=self.endpoint, session=session)
 
+    def differences(self, stack: str) -> list[str]:
+        """Returns what of a stack differed from its template when CloudFormation last looked for drift."""
+        drifts = self.client("cloudformation").describe_stack_resource_drifts(
+            StackName=stack, StackResourceDriftStatusFilters=["MODIFIED", "DELETED"]
+        )["StackResourceDrifts"]
+        return [
+            f"{each['LogicalResourceId']} ({each['ResourceType']}) "
+            + (
+                "is gone"
+                if each["StackResourceDriftStatus"] == "DELETED"
+                else "differs in " + ", ".join(part["PropertyPath"] for part in each["PropertyDifferences"])
+            )
+            for each in drifts
+            # The workflow changes the champion's value, and only the workflow does.
+            if each["ResourceType"] != "AWS::SSM::Parameter"
+        ]
+
     def deployed(self, stack: str) -> "Deployed":
         """Returns the deployed environment `stack`.
 
         Raises:
             CloudError: The stack does not exist, or is not in a state to be used.
         """
+        found = self.stack(stack)
+        if found is None:
+            raise CloudError(
+                f"{stack} is not deployed on {self.name}: deploy it with `cdk deploy {stack}`,"
+                " or rehearse it with `rft up --keep`"
+            )
+        return self.deployed_from(found)
+
+    def stack(self, stack: str) -> Mapping[str, Any] | None:
+        """Returns what CloudFormation says of a stack, None where there is none.
+
+        Raises:
+            CloudError: It does not say.
+        """
         try:
-            found = self.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0]
+            found: Mapping[str, Any] = self.client("cloudformation").describe_stacks(StackName=stack)[
+                "Stacks"
+            ][0]
         except ClientError as error:
             if "does not exist" in str(error):
-                raise CloudError(
-                    f"{stack} is not deployed on {self.name}: deploy it with `cdk deploy {stack}`,"
-                    " or rehearse it with `rft up --keep`"
-                ) from error
+                return None
             raise CloudError(f"{stack} cannot be read on {self.name}: {error}") from error
+        return found
+
+    def deployed_from(self, found: Mapping[str, Any]) -> "Deployed":
+        """Returns the environment that is this stack.
+
+        Raises:
+            CloudError: The stack is not in a state to be used.
+        """
+        stack = found["StackName"]
         outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
         if "Workflow" not in outputs:
             raise CloudError(f"{stack} is {found['StackStatus']} and has no outputs yet")
@@ -140,6 +203,16 @@ class Deployed:
     stack: str
     status: str
     outputs: Mapping[str, str]
+
+    @property
+    def region(self) -> str:
+        """The region it is in."""
+        return self.outputs["Workflow"].split(":")[3]
+
+    @property
+    def account(self) -> str:
+        """The 12 digits of the account it is in."""
+        return self.outputs["Workflow"].split(":")[4]
 
     @property
     def _states(self) -> "SFNClient":
@@ -285,6 +358,21 @@ class Deployed:
             return self._s3.get_object(Bucket=self.outputs["ArtifactBucket"], Key=key)["Body"].read()
         except self._s3.exceptions.NoSuchKey:
             return None
+
+    def keys(self, prefix: str, delimiter: str = "") -> list[str]:
+        """Returns the keys below `prefix` in the artifact bucket; with a delimiter what comes before it."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.outputs["ArtifactBucket"], Prefix=prefix, Delimiter=delimiter
+        )
+        return [
+            key
+            for page in pages
+            for key in (
+                [each["Prefix"] for each in page.get("CommonPrefixes", [])]
+                if delimiter
+                else [each["Key"] for each in page.get("Contents", [])]
+            )
+        ]
 
     def document(self, run: Run, name: str) -> dict[str, Any] | None:
         """Returns the JSON artifact `name` of a run, None where the run has not written it."""

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from rft.changes import revision
+
 # A line of the CLI: stack | 3/56 | 10:12:01 AM | CREATE_COMPLETE | AWS::KMS::Key | Key (Key961B73FD)
 _PROGRESS = re.compile(r"\|\s*(\d+)/(\d+)\s*\|[^|]*\|[^|]*\|[^|]*\|\s*(\S+)")
 
@@ -40,8 +42,7 @@ class Cdk:
         Raises:
             DeliveryError: Synthesis failed.
         """
-        chosen = [word for key, value in context.items() for word in ("--context", f"{key}={value}")]
-        self._run(["synth", "--quiet", *chosen, "--output", str(output)], "synth")
+        self._run(["synth", "--quiet", *self._context(context), "--output", str(output)], "synth")
 
     def diff(self, stack: str, assembly: Path) -> str:
         """Returns what `cdk diff` says of a synthesized stack beside the deployed one.
@@ -87,14 +88,19 @@ class Cdk:
             "--build",
             "true",
         ]
-        for key, value in context.items():
-            arguments += ["--context", f"{key}={value}"]
+        arguments += self._context(context)
 
         def on_line(line: str) -> None:
             if found := _PROGRESS.search(line):
                 on_progress(int(found[1]), int(found[2]), found[3])
 
         self._run([*arguments, "--output", str(self._log.parent / "cdk.out")], f"deploy {stack}", on_line)
+
+    def _context(self, context: Mapping[str, str]) -> list[str]:
+        """The context as arguments, with what the sources are called: synthesis itself does not ask git."""
+        called = revision(self._root)
+        known = {**context, **({"revision": called} if called else {})}
+        return [word for key, value in known.items() for word in ("--context", f"{key}={value}")]
 
     def _run(
         self, arguments: Sequence[str], what: str, on_line: Callable[[str], None] = lambda _line: None

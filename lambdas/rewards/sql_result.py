@@ -804,7 +804,8 @@ def _runs(rows: Sequence[Row], ties: Sequence[int] | None) -> list[tuple[int, in
         return [(0, len(rows))]
     keys = [tuple(row[place] for place in ties) for row in rows]
     starts = [place for place in range(len(rows)) if place == 0 or keys[place] != keys[place - 1]]
-    return list(zip(starts, [*starts[1:], len(rows)], strict=True))
+    # No rows are one part as well, an empty one.
+    return list(zip(starts or [0], [*starts[1:], len(rows)], strict=True))
 
 
 def _signature(row: Row) -> Row:

@@ -1,4 +1,4 @@
-"""Writes a run's report: a page for people, and a manifest with the same facts for machines.
+"""Writes a run's report: a page for people, a manifest with the same facts for machines, and a model card.
 
 The page is drawn from the manifest: every number on it is a `<data>` element that names the manifest's field,
 so the two cannot tell different stories. What a model wrote is hostile input: the template escapes it,
@@ -10,19 +10,25 @@ Event: {"run", "document"?: the run document (see `start`), "job_arn"?, "model_a
     run's files where they have it, and the job is looked up by the run's name: a run that failed gets a
     report of what there is.
 Returns: {"report", "manifest"}: the s3:// URIs of what it wrote.
-Writes: runs/<run>/report.html, and runs/<run>/manifest.json as below.
+Writes: runs/<run>/report.html, runs/<run>/manifest.json as below and, where the run has made a model,
+    runs/<run>/model-card.md and model-card.html (see `model_card`). Where the stage asks for a lock, it locks
+    the manifest, the cards and decision.json: from then on nobody can change how this model came about.
 Errors: botocore's own errors by their own names.
-Environment: STACK, ARTIFACTS; RFT_EMBEDDED is set where an embedded AWS runs this.
+Environment: STACK, STACK_ID, ARTIFACTS; with a lock LOCK_DAYS and
+    LOCK_MODE (GOVERNANCE or COMPLIANCE); RFT_EMBEDDED is set where an embedded AWS runs this.
 IAM:
     - bedrock:GetModelCustomizationJob on model-customization-job/* (the service makes the ids);
     - s3:ListBucket on ARTIFACTS, s3:GetObject on ARTIFACTS/runs/*;
-    - s3:PutObject on ARTIFACTS/runs/*/report.html and ARTIFACTS/runs/*/manifest.json;
+    - s3:PutObject on ARTIFACTS/runs/*/ report.html, manifest.json, model-card.md and model-card.html;
+    - with a lock: s3:PutObjectRetention on ARTIFACTS/runs/*/ manifest.json, decision.json and the cards;
+    - cloudformation:DescribeStacks, cloudformation:GetTemplate on the stack;
+    - lambda:GetFunctionConfiguration on the versions of the reward function;
     - kms:Decrypt, kms:GenerateDataKey on the key of ARTIFACTS.
 
 `manifest.json`: scores are in the reward's units, shares in 0..1, lengths in tokens, times in UTC; null and
 empty lists mean that the run did not get that far.
 
-    schema          "rft-report/1"
+    schema          1
     environment     the stack's name; run and trigger: what the workflow calls them; made_at: when
     embedded        true where an embedded AWS made the run, with a miniature policy in the model's place
     outcome         promoted | cleared (to be promoted) | kept (not promoted) | failed | undecided
@@ -30,6 +36,9 @@ empty lists mean that the run did not get that far.
     failure         failure.json as it is; decision: decision.json, with guards, champion and approval;
                     champion: what promoting did
     gates           [{gate, verdict, sentence, notes}]: what let the run pass, or stopped it (lambdas/gate.py)
+    approver        who approved or rejected the model, null where nobody was asked
+    intended_use    what the team says it trains, at most some 250 characters of it
+    locked_until    until when nobody can change this file, null where the stage does not ask for a lock
     reward          {base, candidate}: {prompts, completions, mean, zero_share, full_share, cut_share,
                     output_tokens}; cut_share: of completions that met the token limit
     paired          {prompts, better, same, worse}: the candidate's mean against the base's, prompt by prompt
@@ -41,7 +50,8 @@ empty lists mean that the run did not get that far.
                     columns: [{name, first, last, lowest, highest}]}; series hold every `every`-th step
     examples        [{kind, index, id, base, candidate, difference}]; base and candidate:
                     {mean, scores, shown, score, components}: completion number `shown` stands for the others
-    lineage         {run, dataset, models, settings, job}: names, versions, hashes and ARNs
+    lineage         {run, deployment, dataset, models, settings, job}: names, versions, hashes and ARNs;
+                    deployment as `provenance` has it
     inputs          {key: sha256} of every object the report was made from; inputs_sha256: of that list
 """
 
@@ -61,7 +71,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
-from lambdas.workflow import charts, runs
+from lambdas.workflow import charts, model_card, provenance, runs
 from lambdas.workflow.charts import SUBJECTS
 
 if TYPE_CHECKING:
@@ -120,6 +130,9 @@ class Facts:
     champion: Mapping[str, Any] | None = None
     job: Mapping[str, Any] | None = None
     model_arn: str | None = None
+    deployment: Mapping[str, Any] = field(default_factory=dict)
+    reward_sha256: str | None = None
+    locked_until: datetime | None = None
     steps: Sequence[Mapping[str, float | None]] = ()
     measured: Mapping[str, Measured] = field(default_factory=lambda: dict.fromkeys(SUBJECTS, ()))
     inputs: Mapping[str, str] = field(default_factory=dict)
@@ -128,14 +141,20 @@ class Facts:
 def handler(event: Mapping[str, Any], _context: object) -> dict[str, str]:
     """Writes the report of a run (see the module)."""
     run = event["run"]
-    page, manifest = build(_facts(event))
+    facts = _facts(event)
+    page, manifest = build(facts)
+    cards = model_card.pages(manifest)
     s3: S3Client = runs.client("s3")
     for name, content_type, text in (
         ("report.html", "text/html; charset=utf-8", page),
+        *((name, model_card.FILES[name], text) for name, text in cards.items()),
         ("manifest.json", "application/json", json.dumps(manifest, indent=1, allow_nan=False)),
     ):
         key = runs.key(run, name)
         s3.put_object(Bucket=os.environ["ARTIFACTS"], Key=key, Body=text.encode(), ContentType=content_type)
+    decided = [name for name in ("decision.json",) if runs.key(run, name) in manifest["inputs"]]
+    if facts.locked_until:
+        provenance.lock(run, ["manifest.json", *cards, *decided], facts.locked_until)
     return {"report": runs.uri(run, "report.html"), "manifest": runs.uri(run, "manifest.json")}
 
 
@@ -174,6 +193,9 @@ def _facts(event: Mapping[str, Any]) -> Facts:
         champion=event.get("champion"),
         job=_job(event.get("job_arn") or runs.name(run)),
         model_arn=event.get("model_arn"),
+        deployment=provenance.deployment(document.get("requested")),
+        reward_sha256=provenance.reward_sha256(document.get("reward_version")),
+        locked_until=provenance.locked_until(),
         steps=read_steps(metrics[-1].decode()) if metrics else (),
         measured=measured,
         inputs={runs.key(run, path): hashlib.sha256(body).hexdigest() for path, body in sorted(read.items())},
@@ -236,7 +258,7 @@ def _manifest(facts: Facts) -> dict[str, Any]:
     prompts = _prompts(facts)
     differences = [row["difference"] for row in prompts if row["difference"] is not None]
     manifest = {
-        "schema": "rft-report/1",
+        "schema": 1,
         "environment": facts.environment,
         "run": facts.run,
         "trigger": facts.document.get("trigger"),
@@ -245,6 +267,9 @@ def _manifest(facts: Facts) -> dict[str, Any]:
         **_outcome(facts),
         "failure": facts.failure,
         "decision": facts.decision,
+        "approver": ((facts.decision or {}).get("approval") or {}).get("by"),
+        "intended_use": facts.deployment.get("description"),
+        "locked_until": facts.locked_until,
         "champion": facts.champion,
         "gates": _gates(facts),
         "reward": {subject: _rewards(facts.measured[subject]) for subject in SUBJECTS},
@@ -484,6 +509,7 @@ def _lineage(facts: Facts) -> dict[str, dict[str, Any]]:
             "trigger": document.get("trigger"),
             "source": document.get("source"),
         },
+        "deployment": dict(facts.deployment),
         "dataset": dict(facts.dataset or {}),
         "models": {
             "base_model": document.get("base_model"),
@@ -492,6 +518,7 @@ def _lineage(facts: Facts) -> dict[str, dict[str, Any]]:
             "champion_deployment_arn": champion.get("champion_arn"),
             "previous_model": champion.get("previous_model"),
             "reward_version": document.get("reward_version"),
+            "reward_sha256": facts.reward_sha256,
             "reward_version_of_the_job": (grader.get("lambdaGrader") or {}).get("lambdaArn"),
         },
         "settings": {name: document.get(name) for name in ("training", "measurement", "promotion")},

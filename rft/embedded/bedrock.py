@@ -142,6 +142,7 @@ class Bedrock:
             "ListCustomModelDeployments": self._list_deployments,
             "UpdateCustomModelDeployment": self._update_deployment,
             "DeleteCustomModelDeployment": self._delete_deployment,
+            "ListProvisionedModelThroughputs": self._list_provisioned,
             "TagResource": self._tag,
             "UntagResource": self._untag,
             "ListTagsForResource": self._list_tags,
@@ -511,6 +512,10 @@ class Bedrock:
             del self._deployments[arn], self._tags[arn]
             self._made = {token: made for token, made in self._made.items() if made != arn}
         return {}
+
+    def _list_provisioned(self, _request: Document) -> Document:
+        # Throughput cannot be bought here, so there is never any.
+        return {"provisionedModelSummaries": []}
 
     # --- Tags and base models
 

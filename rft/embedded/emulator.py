@@ -173,10 +173,11 @@ def lambda_logs() -> None:
 
 
 def bucket_properties() -> None:
-    """Applies Tags, BucketEncryption and LifecycleConfiguration of AWS::S3::Bucket, and the stack's tags.
+    """Applies tags, encryption, lifecycle and Object Lock of AWS::S3::Bucket, and the stack's tags.
 
-    Gap: the emulator drops these three properties without a word, and does not propagate stack tags to
-    buckets.
+    Gaps: the emulator drops these properties of AWS::S3::Bucket without a word, and does not propagate stack
+    tags to buckets; and it deletes a bucket with all that is in it, which on AWS fails the deletion of the
+    stack.
     """
     provisioners._STACK_TAG_PROPERTY["AWS::S3::Bucket"] = ("Tags", "list")
     handlers = provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"]
@@ -192,7 +193,18 @@ def bucket_properties() -> None:
         _apply_bucket_properties(updated[0], new)
         return updated
 
-    provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"] = {**handlers, "create": create, "update": update}
+    def delete(physical_id: str, _properties: Any) -> None:
+        status, _, body = s3._delete_bucket(physical_id)
+        # One that is gone already is as good as deleted.
+        if status not in (204, 404):
+            raise ValueError(f"AWS::S3::Bucket {physical_id}: {body!r}")
+
+    provisioners._RESOURCE_HANDLERS["AWS::S3::Bucket"] = {
+        **handlers,
+        "create": create,
+        "update": update,
+        "delete": delete,
+    }
 
 
 def _apply_bucket_properties(bucket: str, properties: Mapping[str, Any]) -> None:
@@ -205,6 +217,8 @@ def _apply_bucket_properties(bucket: str, properties: Mapping[str, Any]) -> None
     if lifecycle := properties.get("LifecycleConfiguration"):
         rules = [_lifecycle_rule(rule) for rule in lifecycle["Rules"]]
         _put_bucket("LifecycleConfiguration", bucket, s3._put_bucket_lifecycle, {"Rules": rules})
+    if properties.get("ObjectLockEnabled"):
+        s3._bucket_object_lock.setdefault(bucket, {"enabled": True, "default_retention": None})
 
 
 def _put_bucket(what: str, bucket: str, put: Callable[[str, bytes], Any], value: Mapping[str, Any]) -> None:

@@ -153,7 +153,7 @@ def _name_actions_and_resources() -> None:
             request = _json_object(body)
             return str(MACHINE_OF_TOKEN.get(request.get("taskToken", "")) or request.get("resourceArn", "*"))
         qualifier = (query.get("Qualifier") or [""])[0]
-        if service == "lambda" and qualifier and path.endswith("/invocations"):
+        if service == "lambda" and qualifier and path.endswith(("/invocations", "/configuration")):
             return f"{resource}:{qualifier}"
         return resource
 

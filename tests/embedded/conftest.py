@@ -47,6 +47,12 @@ def deploy(client: Clients) -> Deploy:
     return partial(deploy_assembly, client)
 
 
+@pytest.fixture(scope="session", name="deploy_assembly")
+def deploy_assembly_fixture() -> Deploy:
+    """Creates or updates a stack with any clients: deploy_assembly(client, assembly, stack) -> outputs."""
+    return deploy_assembly
+
+
 @pytest.fixture(scope="session", name="deploy_template")
 def deploy_template_fixture() -> Deploy:
     """Creates or updates a stack: deploy_template(client, stack, tags, TemplateBody=...) -> its outputs."""
@@ -57,11 +63,12 @@ def deploy_template_fixture() -> Deploy:
 def synthesize(
     aws: EmbeddedAws, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[Path, str, str], Path]:
-    """Runs a project's CDK app: synthesize(root, teams, stage) -> the folder of the assembly."""
+    """Runs a project's CDK app: synthesize(root, teams, stage or "") -> the folder of the assembly."""
 
     def synthesize(root: Path, teams: str, stage: str) -> Path:
         folder = tmp_path_factory.mktemp("assembly")
-        context = {"team": teams, "stage": stage, "target": "embedded"}
+        context = {"team": teams, "target": "embedded", "revision": "54f6bc3"}
+        context |= {"stage": stage} if stage else {}
         environment = aws.environment(os.environ) | {
             "CDK_OUTDIR": str(folder),
             "CDK_CONTEXT_JSON": json.dumps(json.loads((root / "cdk.json").read_text())["context"] | context),
@@ -85,8 +92,8 @@ def assembly(synthesize: Synthesize) -> Path:
 
 
 @pytest.fixture(scope="session", name="clients_of")
-def clients_of_fixture() -> Callable[[str], Clients]:
-    """Makes the clients of an endpoint: clients_of(endpoint)(service)."""
+def clients_of_fixture() -> Callable[..., Clients]:
+    """Makes the clients of an endpoint: clients_of(endpoint, region)(service); the region may be left out."""
     return clients_of
 
 
@@ -103,14 +110,14 @@ def zipped() -> Callable[[str], bytes]:
     return make
 
 
-def clients_of(endpoint: str) -> Clients:
+def clients_of(endpoint: str, region: str = REGION) -> Clients:
     session, made = botocore.session.Session(), {}
 
     def client(service: str) -> Any:
         if service not in made:
             made[service] = session.create_client(
                 service,
-                region_name=REGION,
+                region_name=region,
                 endpoint_url=endpoint,
                 aws_access_key_id=ACCOUNT,
                 aws_secret_access_key="test",
@@ -132,7 +139,8 @@ def deploy_assembly(client: Clients, assembly: Path, stack: str) -> dict[str, st
     tags = manifest["artifacts"][stack]["properties"].get("tags", {})
     files = json.loads((assembly / f"{stack}.assets.json").read_text())["files"]
     destinations = [each for file in files.values() for each in file["destinations"].values()]
-    for bucket in {_resolved(each["bucketName"]) for each in destinations}:
+    region = client("s3").meta.region_name
+    for bucket in {_resolved(each["bucketName"], region) for each in destinations}:
         _create_bucket(client, bucket)
     client("ssm").put_parameter(
         Name="/cdk-bootstrap/hnb659fds/version", Value="30", Type="String", Overwrite=True
@@ -190,7 +198,9 @@ def _create_bucket(client: Clients, bucket: str) -> None:
     try:
         client("s3").head_bucket(Bucket=bucket)
     except ClientError:
-        client("s3").create_bucket(Bucket=bucket)
+        region = client("s3").meta.region_name
+        place = {} if region == REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        client("s3").create_bucket(Bucket=bucket, **place)
 
 
 def _publish(client: Clients, assembly: Path, file: Mapping[str, Any]) -> str:
@@ -198,7 +208,8 @@ def _publish(client: Clients, assembly: Path, file: Mapping[str, Any]) -> str:
     body = _zipped(source) if file["source"]["packaging"] == "zip" else source.read_bytes()
     url = ""
     for destination in file["destinations"].values():
-        bucket, key = _resolved(destination["bucketName"]), _resolved(destination["objectKey"])
+        region = client("s3").meta.region_name
+        bucket, key = (_resolved(destination[each], region) for each in ("bucketName", "objectKey"))
         client("s3").put_object(Bucket=bucket, Key=key, Body=body)
         url = f"{client('s3').meta.endpoint_url}/{bucket}/{key}"
     return url
@@ -213,7 +224,7 @@ def _zipped(folder: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _resolved(text: str) -> str:
-    for placeholder, value in (("AccountId", ACCOUNT), ("Region", REGION), ("Partition", "aws")):
+def _resolved(text: str, region: str) -> str:
+    for placeholder, value in (("AccountId", ACCOUNT), ("Region", region), ("Partition", "aws")):
         text = text.replace("${AWS::" + placeholder + "}", value)
     return text

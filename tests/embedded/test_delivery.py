@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
+from botocore.exceptions import ClientError
 
 from rft.cloud import Cloud, Deployed
 from rft.delivery import Cdk
 from rft.embedded.aws import ACCOUNT, REGION, EmbeddedAws
+from rft.retire import missing_teams
 from tests.embedded.test_environment import Clients, ended
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -98,7 +100,12 @@ class Repository:
             done = subprocess.run(
                 ["bash", "-e", "-o", "pipefail", "-c", step["run"]],
                 cwd=self.root,
-                env={**self.environment, **own, "GITHUB_OUTPUT": str(output)},
+                env={
+                    **self.environment,
+                    **own,
+                    "GITHUB_OUTPUT": str(output),
+                    "GITHUB_STEP_SUMMARY": str(output.with_name("github-summary")),
+                },
                 capture_output=True,
                 text=True,
                 check=False,
@@ -226,3 +233,27 @@ def test_a_change_by_hand_becomes_an_issue(repository: Repository, north: Deploy
     [issue] = [line for line in asked.read_text().splitlines() if line.startswith("issue create")]
     assert "Drift: rft-north-dev: RunStarterFunction" in issue
     assert "MemorySize" in issue
+
+
+def test_retiring_takes_the_stage_away_and_writes_it_down(
+    repository: Repository, north: Deployed, client: Clients
+) -> None:
+    champion = north.champion()
+    nothing = repository.run("retire", "stages", {"inputs.team": "", "inputs.stage": ""})
+    assert nothing["stages"] == "[]"
+    asked = repository.run("retire", "stages", {"inputs.team": "north", "inputs.stage": "dev"})
+    [place] = json.loads(asked["stages"])
+    assert place == {"team": "north", "stage": "dev", "account": "default", "region": "default"}
+    values = {f"matrix.{key}": value for key, value in place.items()} | {"inputs.purge": ""}
+    repository.run("retire", "retire", values)
+    with pytest.raises(ClientError, match="does not exist"):
+        client("cloudformation").describe_stacks(StackName="rft-north-dev")
+    with pytest.raises(ClientError, match="ResourceNotFound"):
+        client("bedrock").get_custom_model_deployment(customModelDeploymentIdentifier=champion)
+    assert "of it is left that costs money" in (repository.root / "build/github-summary").read_text()
+    shutil.rmtree(repository.root / "teams/north")
+    # Its other stage has not been retired.
+    [fault] = missing_teams(repository.root, "HEAD")
+    assert "its stack rft-north-prod stays behind" in fault
+    (repository.root / "teams/retired.toml").unlink()
+    assert "its stack rft-north-dev stays behind" in missing_teams(repository.root, "HEAD")[0]

@@ -6,12 +6,16 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
+from infra.config import load_platform, load_team
+from lambdas.workflow.provenance import template_sha256
+from rft import fleet, lineage
 from rft.cloud import Cloud, Deployed, Run
 from rft.embedded.aws import ACCOUNT, REGION, EmbeddedAws
 from rft.packaging import package
@@ -167,6 +171,90 @@ class TestRun:
     def test_fails_to_start_with_a_setting_the_service_refuses(self, deployed: Deployed):
         with pytest.raises(Exception, match="epochCount"):
             deployed.start({"training": {"epochCount": 51}})
+
+
+class TestProvenance:
+    def test_the_manifest_leads_back_to_template_sources_and_reward(
+        self, deployed: Deployed, run: Run, assembly: Path
+    ):
+        lineage = deployed.document(run, "manifest.json")["lineage"]
+        template = (assembly / f"{STACK}.template.json").read_text()
+        assert lineage["deployment"]["template_sha256"] == template_sha256(template)
+        assert lineage["deployment"]["revision"] == "54f6bc3"
+        assert lineage["deployment"]["changed_during_run"] is False
+        function, _, version = deployed.outputs["RewardVersion"].rpartition(":")
+        code = deployed.cloud.client("lambda").get_function_configuration(
+            FunctionName=function, Qualifier=version
+        )["CodeSha256"]
+        assert lineage["models"]["reward_sha256"] == code
+        job = deployed.cloud.client("bedrock").get_custom_model(modelIdentifier=f"{STACK}-{run.name}")
+        tags = deployed.cloud.client("bedrock").list_tags_for_resource(resourceARN=job["modelArn"])["tags"]
+        assert {"key": "revision", "value": "54f6bc3"} in tags, "the model itself says so as well"
+
+    def test_a_model_card_says_what_it_is_for_and_that_it_is_a_miniature(self, deployed: Deployed, run: Run):
+        for name in ("model-card.md", "model-card.html"):
+            card = (deployed.artifact(f"runs/{run.name}/{name}") or b"").decode()
+            assert "answers the arithmetic of a sales-quote desk" in card
+            assert "Miniature. No real model was trained" in card
+
+    def test_what_applications_call_leads_back_to_the_very_rows(self, deployed: Deployed, run: Run):
+        champion = deployed.champion()
+        assert champion
+        [trace] = lineage.of(champion, [deployed], verify=True)
+        assert (trace.run, trace.verified) == (run.name, True)
+        assert [rows.rows for rows in trace.rows] == [360, 120]
+        assert trace.dataset_sha256
+        found = lineage.of_dataset(trace.dataset_sha256[:12], [deployed])
+        assert trace.model in [each.model for each in found]
+
+    def test_the_fleet_shows_the_stage_and_does_not_take_the_champion_for_drift(
+        self, deployed: Deployed, run: Run, client: Clients, tmp_path: Path
+    ):
+        detection = client("cloudformation").detect_stack_drift(StackName=STACK)["StackDriftDetectionId"]
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            status = client("cloudformation").describe_stack_drift_detection_status(
+                StackDriftDetectionId=detection
+            )
+            if status["DetectionStatus"] != "DETECTION_IN_PROGRESS":
+                break
+            time.sleep(0.2)
+        assert status["StackDriftStatus"] == "DRIFTED", "the champion's parameter has changed"
+        platform = load_platform(REPOSITORY)
+        teams = [load_team(REPOSITORY, "quotes", platform)]
+        sources = fleet.Sources(tmp_path, tmp_path)
+        dev, prod = fleet.look(teams, platform, fleet.Places(deployed.cloud, platform), sources)
+        assert dev.troubles == prod.troubles == []
+        assert dev.champion.deployment == deployed.champion()
+        assert dev.champion.run == run.name
+        assert dev.champion.gain > 0
+        assert dev.drift.checked is not None
+        assert dev.drift.findings == []
+        assert dev.version.revision == "54f6bc3"
+        assert dev.run.status in ("SUCCEEDED", "ABORTED", "RUNNING")
+        assert prod.status is None
+        html = fleet.page(fleet.Fleet(made_at=datetime.now(UTC), where="", revision=None, rows=[dev, prod]))
+        assert run.name in html
+
+    def test_what_is_locked_cannot_be_deleted(self, client: Clients, deploy_template: Callable[..., Any]):
+        properties = {
+            "VersioningConfiguration": {"Status": "Enabled"},
+            "ObjectLockEnabled": True,
+            "ObjectLockConfiguration": {"ObjectLockEnabled": "Enabled"},
+        }
+        template = {
+            "Resources": {"Bucket": {"Type": "AWS::S3::Bucket", "Properties": properties}},
+            "Outputs": {"Bucket": {"Value": {"Ref": "Bucket"}}},
+        }
+        stack = {"TemplateBody": json.dumps(template)}
+        bucket = deploy_template(client, "rft-locked-dev", {}, **stack)["Bucket"]
+        place = {"Bucket": bucket, "Key": "runs/run-1/manifest.json"}
+        version = client("s3").put_object(**place, Body=b"{}")["VersionId"]
+        until = datetime.now(UTC) + timedelta(days=1)
+        retention = {"Mode": "COMPLIANCE", "RetainUntilDate": until}
+        client("s3").put_object_retention(**place, Retention=retention)
+        with pytest.raises(ClientError, match="AccessDenied"):
+            client("s3").delete_object(**place, VersionId=version)
 
 
 def lock_of(deployed: Deployed) -> dict[str, Any]:

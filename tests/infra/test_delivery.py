@@ -1,6 +1,7 @@
 """What a repository's workflows may do in an account, and which of them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def test_only_the_right_workflows_of_the_one_repository_get_a_role(folder: Path)
         "Read": [f"{REPOSITORY}:pull_request", f"{REPOSITORY}:ref:refs/heads/main"],
         "Deploy": [f"{REPOSITORY}:environment:dev", f"{REPOSITORY}:environment:prod"],
         "Smoke": [f"{REPOSITORY}:environment:dev", f"{REPOSITORY}:environment:prod"],
+        "Retire": [f"{REPOSITORY}:environment:retire"],
     }
     found = roles(folder, "rft-delivery")
     assert set(found) == set(subjects)
@@ -93,6 +95,21 @@ def test_what_tries_out_a_deployment_may_call_our_functions_and_change_nothing(f
     )
     assert all(":stack/rft-*/*" in arn for arn in stacks["Resource"])
     assert all(":function:rft-*" in arn for arn in functions["Resource"])
+
+
+def test_what_retires_takes_away_only_what_is_named_or_tagged_as_ours(folder: Path) -> None:
+    verbs = set()
+    for statement in roles(folder, "rft-delivery")["Retire"]["statements"]:
+        actions, on = (
+            each if isinstance(each, list) else [each]
+            for each in (statement["Action"], statement["Resource"])
+        )
+        changing = [each for each in actions if not re.match(r"\w+:(List|Describe|Get)", each)]
+        verbs.update(changing)
+        if changing and changing != ["states:StopExecution"]:
+            assert "Condition" in statement or all("rft-" in json.dumps(arn) for arn in on), changing
+    assert "iam:PassRole" not in verbs
+    assert {"cloudformation:DeleteStack", "s3:DeleteObjectVersion", "kms:ScheduleKeyDeletion"} <= verbs
 
 
 def test_an_account_that_has_the_provider_gets_no_second_one(folder: Path) -> None:

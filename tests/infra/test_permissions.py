@@ -107,6 +107,9 @@ WILDCARDS = {
         f"{RUNS}*": {"s3:GetObject"},
         f"{RUNS}report.html": {"s3:PutObject"},
         f"{RUNS}manifest.json": {"s3:PutObject"},
+        f"{RUNS}model-card.md": {"s3:PutObject"},
+        f"{RUNS}model-card.html": {"s3:PutObject"},
+        "<RewardFunction1B502C03.Arn>:*": {"lambda:GetFunctionConfiguration"},
     },
     "StepsCleanUpRole7C4B00DE": {
         JOBS: {"bedrock:GetModelCustomizationJob", "bedrock:StopModelCustomizationJob"},

@@ -1,5 +1,6 @@
 """`rft check`: what is found before anything is paid for, what has changed, and how both are shown."""
 
+import datetime
 import json
 import re
 import shutil
@@ -435,6 +436,22 @@ def test_a_new_team_is_a_new_run(project: Project) -> None:
     assert found.new_run is True
 
 
+def test_a_folder_that_is_gone_without_being_retired_stops(project: Project) -> None:
+    project.team.rename(project.root / "teams" / "renamed")
+    found = check(project.root, "renamed", against="HEAD")
+    [gate] = [gate for gate in found.gates if gate.name == "endings"]
+    assert gate.level == "stop"
+    assert all("run `rft retire quotes --stage" in finding.sentence for finding in gate.findings)
+    assert len(gate.findings) == 2
+
+
+def test_a_stage_that_has_expired_is_told(project: Project) -> None:
+    project.edit(project.settings, r"\[stages.dev\]", "[stages.dev]\nexpires = 2027-01-31")
+    found = project.check(today=datetime.date(2027, 2, 1))
+    assert "expired on 2027-01-31" in findings(found, "endings", "warn")["expires"]
+    assert "endings" not in levels(project.check(today=datetime.date(2026, 2, 1)))
+
+
 def test_settings_of_then_with_faults_are_no_reason_to_stop(project: Project) -> None:
     text = project.settings.read_text()
     project.edit(project.settings, r"epoch_count = 6", "epoch_count = 600")
@@ -574,6 +591,7 @@ def test_json_has_the_documented_shape(rft: Callable[..., tuple[int, str]], proj
         "rehearsal",
         "cost",
         "difference",
+        "endings",
     ]
     for gate in document["gates"]:
         assert {*gate} == {"gate", "verdict", "sentence", "findings", "facts"}

@@ -309,7 +309,7 @@ MISTAKES = {
         'cost-center = "42"\nteam = "x"',
         [
             "teams/alpha/team.toml:4: tags: team cannot be set: "
-            "every stack carries team, stage, owner and rft:environment by itself, and aws: belongs to AWS"
+            "every stack carries team, stage, owner, description, revision and rft:environment by itself, and aws: belongs to AWS"
         ],
     ),
     "tag AWS refuses": (
@@ -434,6 +434,14 @@ MISTAKES = {
         [
             'teams/alpha/team.toml:29: encryption.key_arn = "alias/alpha": must be the ARN of a KMS key, not of an alias, like '
             '"arn:aws:kms:us-east-1:111122223333:key/01234567-89ab-cdef-0123-456789abcdef"'
+        ],
+    ),
+    "lock of what is thrown away": (
+        'retention = "throwaway"',
+        'retention = "throwaway"\nobject_lock_days = 30',
+        [
+            "teams/alpha/team.toml:8: stages.dev.object_lock_days = 30: "
+            "is for lasting stages: what is locked cannot be thrown away with its stack"
         ],
     ),
     "key in another region": (
@@ -683,7 +691,7 @@ PLATFORM_MISTAKES = {
         "requried_tags",
         [
             'teams/platform.toml:1: requried_tags = ["cost-center"]: unknown key (did you mean required_tags?); '
-            "allowed: accounts, defaults, delivery, judges, lasting_stages, limits, models, network, permissions_boundary, "
+            "allowed: accounts, defaults, delivery, fleet, judges, lasting_stages, limits, models, network, permissions_boundary, "
             "prices, required_tags, runbook, tags"
         ],
     ),

@@ -716,3 +716,12 @@ def test_the_order_of_rows_never_matters_where_there_is_none(rows, draw):
     for tolerance in (0.0, 0.25):
         assert reward("SELECT a, b FROM t", expected, database, absolute_tolerance=tolerance).score == 1.0
         assert reward("SELECT a, b FROM t LIMIT -1 OFFSET 1", expected, database).score == 0.0
+
+
+def test_a_reference_without_rows_is_told_whatever_its_order():
+    empty = "SELECT name FROM customer WHERE id > 99 ORDER BY name"
+    with pytest.raises(UnscorableError, match="no rows"):
+        reward(NAMES, empty)
+    row = {"query": "SELECT name FROM customer WHERE id > 4 ORDER BY name", "database": [SHOP, OTHER_SHOP]}
+    sample = Sample("a", (), f"```sql\n{row['query']}\n```", reference_answer=row)
+    assert SqlResult().score(sample).score == 1.0

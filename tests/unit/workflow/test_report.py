@@ -21,7 +21,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
-from lambdas.workflow import charts, decide, report, runs
+from lambdas.workflow import charts, decide, model_card, provenance, report, runs
 
 ROOT = Path(__file__).parents[3]
 ACCOUNT = "111122223333"
@@ -30,6 +30,7 @@ MODEL = f"arn:aws:bedrock:us-east-1:{ACCOUNT}:custom-model/amazon.nova-2-lite-v1
 DEPLOYMENT = f"arn:aws:bedrock:us-east-1:{ACCOUNT}:custom-model-deployment/q7r8s9t0u1v2"
 JOB = f"arn:aws:bedrock:us-east-1:{ACCOUNT}:model-customization-job/amazon.nova-2-lite-v1:0:256k/a1b2c3d4e5f6"
 RUN = "run-0123456789abcdef"
+STACK_ID = f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/rft-quotes-dev/0a1b2c3d"
 HOSTILE = (
     "</td></div><script>alert(1)</script><img src=https://evil.example/x onerror=alert(1)>"
     "</text></svg><svg onload=alert(1)><style>@import url(https://evil.example/a.css)</style>"
@@ -72,6 +73,8 @@ def synthetic(prompts: int = 100, *, measured: dict[str, Rows] | None = None, **
         "champion": {"champion_arn": DEPLOYMENT, "adopted": False, "previous_model": MODEL[:-1] + "1"},
         "job": job(),
         "model_arn": MODEL,
+        "deployment": deployment(),
+        "reward_sha256": "6Jk0Z2wZ1b8YbXl0bTnLJkz3oYQH1m0mQm3xk0m1m2E=",
         "steps": steps(40),
         "measured": measured,
         "inputs": {f"runs/{RUN}/run.json": "ab" * 32},
@@ -89,6 +92,20 @@ def document() -> dict[str, Any]:
         "training": {"epochCount": 2, "batchSize": 32, "learningRate": 1e-4, "reasoningEffort": "low"},
         "measurement": {"prompts": 100, "samples_per_prompt": 4, "temperature": 0.7, "concurrency": 10},
         "promotion": {"minimum_gain": 0.0, "confidence": 0.95},
+    }
+
+
+def deployment() -> dict[str, Any]:
+    return {
+        "stack_id": STACK_ID,
+        "team": "quotes",
+        "stage": "dev",
+        "owner": "quotes-ml@example.com",
+        "description": "Answers the arithmetic of a sales-quote desk.",
+        "revision": "54f6bc3e0b1c4f0d9a7e54f6bc3e0b1c4f0d9a7e",
+        "template_sha256": "c0" * 32,
+        "deployed_at": datetime(2026, 11, 20, 9, 15, tzinfo=UTC),
+        "changed_during_run": False,
     }
 
 
@@ -636,6 +653,9 @@ class Cloud:
         self.types: dict[str, str] = {}
         self.job = found
         self.asked: list[str] = []
+        self.locked: dict[str, str] = {}
+        self.deployed = "2026-11-20T09:15:00Z"
+        self.formation_is_down = False
 
     def client(self, service: Any, **settings: Any) -> Any:
         client = boto3.session.Session(
@@ -657,11 +677,36 @@ class Cloud:
             body = self.listing(query).encode()
         elif event_name.endswith("GetObject"):
             body = self.objects[unquote(url.path[1:])]
+        elif "cloudformation" in event_name:
+            status, body = self.formation(event_name)
+        elif event_name.endswith("GetFunctionConfiguration"):
+            assert parse_qs(url.query) == {"Qualifier": ["7"]}
+            body = json.dumps({"CodeSha256": "c29tZSBwYWNrYWdl"}).encode()
+        elif event_name.endswith("PutObjectRetention"):
+            self.locked[unquote(url.path[1:])] = unchunked(request).decode()
         else:
             assert event_name.endswith("PutObject")
             self.objects[unquote(url.path[1:])] = unchunked(request)
             self.types[unquote(url.path[1:])] = request.headers["Content-Type"].decode()
         return AWSResponse(request.url, status, HTTPHeaders.from_pairs(headers.items()), Body(body))
+
+    def formation(self, event_name: str) -> tuple[int, bytes]:
+        if self.formation_is_down:
+            error = "<Error><Code>AccessDenied</Code><Message>not yours</Message></Error>"
+            return 403, f"<ErrorResponse>{error}</ErrorResponse>".encode()
+        if event_name.endswith("GetTemplate"):
+            found = f"<TemplateBody>{escape(json.dumps({'Resources': {}}))}</TemplateBody>"
+        else:
+            tags = {"team": "quotes", "owner": "quotes-ml@example.com", "revision": "54f6bc3"}
+            tags |= {"description": "Quotes=2C =E2=82=AC and more."}
+            listed = "".join(
+                f"<member><Key>{key}</Key><Value>{value}</Value></member>" for key, value in tags.items()
+            )
+            times = "<CreationTime>2026-01-01T00:00:00Z</CreationTime>"
+            times += f"<LastUpdatedTime>{self.deployed}</LastUpdatedTime>"
+            found = f"<Stacks><member>{times}<Tags>{listed}</Tags></member></Stacks>"
+        name = event_name.rpartition(".")[2]
+        return 200, f"<{name}Response><{name}Result>{found}</{name}Result></{name}Response>".encode()
 
     def listing(self, query: Mapping[str, list[str]]) -> str:
         keys = sorted(key for key in self.objects if key.startswith(query["prefix"][0]))
@@ -688,7 +733,8 @@ def unchunked(request: Any) -> bytes:
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     for name in ("RFT_EMBEDDED", "AWS_ENDPOINT_URL", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in {"STACK": "rft-quotes-dev", "ARTIFACTS": "artifacts", "DATASETS": "datasets"}.items():
+    settings = {"STACK": "rft-quotes-dev", "STACK_ID": STACK_ID, "ARTIFACTS": "artifacts"}
+    for name, value in {**settings, "DATASETS": "datasets"}.items():
         monkeypatch.setenv(name, value)
     # Another test's client may still be there.
     runs.client.cache_clear()
@@ -739,6 +785,74 @@ def test_reads_the_bucket_and_writes_both_files(environment: pytest.MonkeyPatch)
     assert manifest["training"]["seconds"] == 3 * 3600 + 12 * 60
     assert manifest["embedded"] is False
     assert len(manifest["inputs"]) == 3 + 12 + 1
+    assert manifest["lineage"]["models"]["reward_sha256"] == "c29tZSBwYWNrYWdl"
+    assert manifest["lineage"]["deployment"] == {
+        "stack_id": STACK_ID,
+        "team": "quotes",
+        "stage": None,
+        "owner": "quotes-ml@example.com",
+        "description": "Quotes, € and more.",
+        "revision": "54f6bc3",
+        "template_sha256": provenance.template_sha256('{ "Resources" : {} }'),
+        "deployed_at": "2026-11-20T09:15:00Z",
+        "changed_during_run": None,
+    }
+    assert cloud.types[f"runs/{RUN}/model-card.md"] == "text/markdown; charset=utf-8"
+    assert "Quotes, € and more." in cloud.objects[f"runs/{RUN}/model-card.html"].decode()
+    assert cloud.locked == {}, "no lock where none is asked for"
+
+
+def test_locks_what_a_model_is_judged_by_and_nothing_else(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("LOCK_DAYS", "365")
+    environment.setenv("LOCK_MODE", "COMPLIANCE")
+    facts = synthetic(2)
+    cloud = Cloud(stored(facts), job())
+    environment.setattr(boto3, "client", cloud.client)
+    report.handler({"run": RUN, "document": document(), "decision": facts.decision}, None)
+    names = ("manifest.json", "model-card.md", "model-card.html", "decision.json")
+    assert set(cloud.locked) == {f"runs/{RUN}/{name}" for name in names}
+    until = json.loads(cloud.objects[f"runs/{RUN}/manifest.json"])["locked_until"]
+    assert timedelta(364) < datetime.fromisoformat(until) - datetime.now(UTC) < timedelta(366)
+    for retention in cloud.locked.values():
+        assert "<Mode>COMPLIANCE</Mode>" in retention
+        assert f"<RetainUntilDate>{until}</RetainUntilDate>" in retention
+
+
+def test_a_run_that_made_no_model_gets_no_card_and_locks_its_manifest(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv("LOCK_DAYS", "1")
+    environment.setenv("LOCK_MODE", "GOVERNANCE")
+    cloud = Cloud({}, None)
+    environment.setattr(boto3, "client", cloud.client)
+    report.handler({"run": RUN, "document": document()}, None)
+    assert set(cloud.objects) == {f"runs/{RUN}/report.html", f"runs/{RUN}/manifest.json"}
+    assert set(cloud.locked) == {f"runs/{RUN}/manifest.json"}
+
+
+@pytest.mark.parametrize(
+    ("deployed", "changed"), [("2026-11-22T12:59:59Z", False), ("2026-11-22T13:00:01Z", True)]
+)
+def test_says_when_the_stack_was_deployed_again_during_the_run(
+    environment: pytest.MonkeyPatch, deployed: str, changed: bool
+) -> None:
+    cloud = Cloud({}, None)
+    cloud.deployed = deployed
+    environment.setattr(boto3, "client", cloud.client)
+    settings = document() | {"requested": "2026-11-22T13:00:00.000000+00:00"}
+    report.handler({"run": RUN, "document": settings}, None)
+    found = json.loads(cloud.objects[f"runs/{RUN}/manifest.json"])["lineage"]["deployment"]
+    assert found["changed_during_run"] is changed
+
+
+def test_a_stack_that_cannot_be_read_costs_a_line_and_not_the_report(environment: pytest.MonkeyPatch) -> None:
+    cloud = Cloud({}, None)
+    cloud.formation_is_down = True
+    environment.setattr(boto3, "client", cloud.client)
+    report.handler({"run": RUN, "document": document()}, None)
+    found = json.loads(cloud.objects[f"runs/{RUN}/manifest.json"])["lineage"]["deployment"]
+    assert "not yours" in found.pop("unknown")
+    assert found == {"stack_id": STACK_ID}
 
 
 def test_works_before_anything_was_written(environment: pytest.MonkeyPatch) -> None:
@@ -785,6 +899,8 @@ if __name__ == "__main__":
         page, facts_of_it = report.build(make())
         (folder / "report.html").write_text(page, encoding="utf-8")
         (folder / "manifest.json").write_text(json.dumps(facts_of_it, indent=1), encoding="utf-8")
+        for card, text in model_card.pages(facts_of_it).items():
+            (folder / card).write_text(text, encoding="utf-8")
 
 
 def test_every_gate_says_what_it_found_in_the_order_of_the_workflow() -> None:
