@@ -65,7 +65,7 @@ _LIBRARY = Path(__file__).parent.parent / "lambdas" / "rewards"
 # Bedrock chooses the ids of jobs, models and deployments, so policies tell them apart by this tag, and bills
 # tell environments apart by it. Its value is the stack's name.
 ENVIRONMENT_TAG = "rft:environment"
-_OWN_TAGS = ("team", "stage", "owner", "description", "revision", ENVIRONMENT_TAG)
+_OWN_TAGS = ("team", "stage", "owner", "description", ENVIRONMENT_TAG)
 
 # Of the places an inference profile's id may begin with; one that is missing only goes without a warning.
 _PROFILE = re.compile(r"(us|us-gov|eu|apac|jp|au|ca|global)\.|arn:.*inference-profile/")

@@ -28,8 +28,9 @@ from infra.triggers import RunStarter, Triggers
 class RftEnvironment(cdk.Stack):
     """Datasets, reward function, training workflow and everything around them, for one team and stage.
 
-    `packages` holds what `rft package` built: `<team>/reward` and `workflow`. What the model card says of
-    team and sources, `description` and `revision`, are tags, and so no part of the template.
+    `packages` holds what `rft package` built: `<team>/reward` and `workflow`. `revision` is the sources', and
+    stands in the template's metadata: as a tag it would change with every deployment, and CloudFormation,
+    which writes a whole parameter to change its tags, would each time forget the champion.
     """
 
     def __init__(
@@ -52,11 +53,12 @@ class RftEnvironment(cdk.Stack):
             tags={
                 **team.tags(stage, platform),
                 "description": _tag_value(team.description),
-                **({"revision": revision} if revision else {}),
             },
             termination_protection=lasting,
             analytics_reporting=False,
         )
+        if revision:
+            self.template_options.metadata = {"revision": revision}
         bound_roles(self, platform.permissions_boundary)
 
         key = TeamKey(self, "Key", encryption=team.encryption, lasting=lasting)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from infra.config import Platform, Team
-from lambdas.workflow.provenance import template_sha256
+from lambdas.workflow.provenance import revision_of, template_sha256
 from rft.changes import ChangesError, changed_teams, revision
 from rft.cloud import Cloud, CloudError, Deployed, Run
 
@@ -238,7 +238,7 @@ class Sources:
                 return "current", "the template is the synthesized one"
             return "behind", "the synthesized template is another one"
         if deployed is None:
-            return "unknown", "the stack has no tag `revision`, and no synthesis is up to date"
+            return "unknown", "the template does not say its revision, and no synthesis is up to date"
         try:
             behind = team in self._changed(deployed.removesuffix("-dirty"))
         except ChangesError as error:
@@ -371,7 +371,7 @@ def _row(team: Team, stage: str, platform: Platform, places: Places, sources: So
     running = {run.name for run in runs if run.status == "RUNNING"}
     return Row(
         **known,
-        version=read("the version", lambda: _version(deployed, team, found, sources)),
+        version=read("the version", lambda: _version(deployed, team, sources)),
         run=read("the last run", lambda: _last_run(deployed, runs)),
         champion=champion,
         spend=read("spend", lambda: _spend(deployed, team, platform)),
@@ -389,16 +389,16 @@ def _row(team: Team, stage: str, platform: Platform, places: Places, sources: So
     )
 
 
-def _version(deployed: Deployed, team: Team, found: Mapping[str, Any], sources: Sources) -> Version:
-    tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
+def _version(deployed: Deployed, team: Team, sources: Sources) -> Version:
     template = deployed.cloud.client("cloudformation").get_template(
         StackName=deployed.stack, TemplateStage="Original"
     )["TemplateBody"]
-    state, why = sources.version(team.name, deployed.stack, tags.get("revision"), template)
+    called = revision_of(template)
+    state, why = sources.version(team.name, deployed.stack, called, template)
     return Version(
         state=state,
         why=why,
-        revision=tags.get("revision"),
+        revision=called,
         template_sha256=template_sha256(template),
         reward=deployed.outputs["RewardVersion"].rpartition(":")[2],
     )

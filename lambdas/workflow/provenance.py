@@ -19,13 +19,24 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 # What the stack's tags say of an environment; the others are the platform's and the team's own.
-_TAGS: Final = ("team", "stage", "owner", "description", "revision")
+_TAGS: Final = ("team", "stage", "owner", "description")
 
 
 def template_sha256(template: Any) -> str:
-    """Returns the hash of a template, as text or as data; the order and spaces of its JSON do not count."""
-    data = json.loads(template) if isinstance(template, str) else template
+    """Returns the hash of a template, as text or as data, without its metadata and whatever its spaces."""
+    data = {key: each for key, each in _parsed(template).items() if key != "Metadata"}
     return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def revision_of(template: Any) -> str | None:
+    """Returns what the sources of a template were called, None where nobody said."""
+    found = (_parsed(template).get("Metadata") or {}).get("revision")
+    return None if found is None else str(found)
+
+
+def _parsed(template: Any) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(template) if isinstance(template, str) else template
+    return data
 
 
 def deployment(requested: str | None) -> dict[str, Any]:
@@ -50,6 +61,7 @@ def deployment(requested: str | None) -> dict[str, Any]:
     return {
         "stack_id": stack_id,
         **{name: tags.get(name) for name in _TAGS},
+        "revision": revision_of(template),
         "template_sha256": template_sha256(template),
         "deployed_at": deployed_at,
         "changed_during_run": deployed_at > datetime.fromisoformat(requested) if requested else None,

@@ -187,9 +187,6 @@ class TestProvenance:
             FunctionName=function, Qualifier=version
         )["CodeSha256"]
         assert lineage["models"]["reward_sha256"] == code
-        job = deployed.cloud.client("bedrock").get_custom_model(modelIdentifier=f"{STACK}-{run.name}")
-        tags = deployed.cloud.client("bedrock").list_tags_for_resource(resourceARN=job["modelArn"])["tags"]
-        assert {"key": "revision", "value": "54f6bc3"} in tags, "the model itself says so as well"
 
     def test_a_model_card_says_what_it_is_for_and_that_it_is_a_miniature(self, deployed: Deployed, run: Run):
         for name in ("model-card.md", "model-card.html"):

@@ -9,8 +9,10 @@ import cfnlint
 import pytest
 
 from infra import environment
+from infra.config import load_platform, load_team
+from infra.environment import RftEnvironment
 from lambdas.workflow import provenance
-from tests.infra.conftest import REPOSITORY, Assembly, synthesize
+from tests.infra.conftest import ENV, REPOSITORY, Assembly, checked_app, synthesize
 from tests.infra.test_permissions import RUNS, listed, policies, spelled
 
 REPORT = "StepsReportRoleBB465BC9"
@@ -93,13 +95,35 @@ def test_switching_it_on_changes_the_bucket_in_place(locked: Assembly) -> None:
     assert not changed & replacing
 
 
-def test_what_the_card_says_of_team_and_sources_is_in_tags_and_not_in_templates(locked: Assembly) -> None:
+def test_what_the_card_says_of_the_team_is_in_a_tag_and_not_in_the_template(locked: Assembly) -> None:
     tags = locked.stack("rft-quotes-dev")["tags"]
     assert tags["description"].startswith("Sample team: answers the arithmetic of a sales-quote desk.")
     # Bedrock takes no comma in a tag.
     assert "synthetic=2C see" in tags["description"]
     assert "arithmetic" not in locked.text("rft-quotes-dev")
-    assert "revision" not in tags, "nobody said what the sources are called"
+
+
+def test_the_revision_changes_no_resource_and_no_tag(tmp_path: Path) -> None:
+    platform = load_platform(REPOSITORY)
+    team = load_team(REPOSITORY, "quotes", platform)
+    (tmp_path / "workflow").mkdir()
+    (tmp_path / "quotes/reward").mkdir(parents=True)
+    found = {}
+    for called in (None, "54f6bc3"):
+        app = checked_app(tmp_path / str(called))
+        made = RftEnvironment(
+            app, team=team, stage="dev", platform=platform, packages=tmp_path, env=ENV, revision=called
+        )
+        app.synth()
+        written = json.loads((tmp_path / str(called) / "rft-quotes-dev.template.json").read_text())
+        found[called] = (written, made.tags.tag_values())
+    (plain, tags), (called, same_tags) = found.values()
+    # A changed tag would have CloudFormation write the champion's parameter anew, as "none".
+    assert tags == same_tags
+    assert provenance.revision_of(called) == "54f6bc3"
+    assert provenance.revision_of(plain) is None
+    assert {**called, "Metadata": None} == {**plain, "Metadata": None}
+    assert provenance.template_sha256(called) == provenance.template_sha256(plain)
 
 
 @pytest.mark.parametrize("text", ["plain", "a, b; c = 5€ \u65e5\u672c \U0001f600 =2C", "line\n  break"])

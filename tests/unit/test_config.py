@@ -309,7 +309,7 @@ MISTAKES = {
         'cost-center = "42"\nteam = "x"',
         [
             "teams/alpha/team.toml:4: tags: team cannot be set: "
-            "every stack carries team, stage, owner, description, revision and rft:environment by itself, and aws: belongs to AWS"
+            "every stack carries team, stage, owner, description and rft:environment by itself, and aws: belongs to AWS"
         ],
     ),
     "tag AWS refuses": (

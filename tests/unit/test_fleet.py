@@ -389,7 +389,7 @@ class TestVersion:
     def test_says_why_it_does_not_know(self, root):
         head = self.git(root, "rev-parse", "HEAD")
         assert self.version(root, None) == (
-            "unknown", "the stack has no tag `revision`, and no synthesis is up to date",
+            "unknown", "the template does not say its revision, and no synthesis is up to date",
         )  # fmt: skip
         assert self.version(root, f"{head}-dirty")[1].endswith("with changes that were not committed")
         assert "git cannot compare" in self.version(root, "0" * 40)[1]

@@ -695,9 +695,10 @@ class Cloud:
             error = "<Error><Code>AccessDenied</Code><Message>not yours</Message></Error>"
             return 403, f"<ErrorResponse>{error}</ErrorResponse>".encode()
         if event_name.endswith("GetTemplate"):
-            found = f"<TemplateBody>{escape(json.dumps({'Resources': {}}))}</TemplateBody>"
+            template = {"Metadata": {"revision": "54f6bc3"}, "Resources": {}}
+            found = f"<TemplateBody>{escape(json.dumps(template))}</TemplateBody>"
         else:
-            tags = {"team": "quotes", "owner": "quotes-ml@example.com", "revision": "54f6bc3"}
+            tags = {"team": "quotes", "owner": "quotes-ml@example.com", "other": "x"}
             tags |= {"description": "Quotes=2C =E2=82=AC and more."}
             listed = "".join(
                 f"<member><Key>{key}</Key><Value>{value}</Value></member>" for key, value in tags.items()
