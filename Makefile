@@ -75,7 +75,7 @@ assembly: install ## Synthesize teams once, into cdk.out: make assembly TEAMS=qu
 
 .PHONY: review
 review: install ## Say what a change means for teams, as Markdown: make review TEAMS=quotes SINCE=origin/main
-	@$(foreach team,$(subst $(comma), ,$(TEAMS)),$(BIN)/rft check "$(team)" --markdown --against "$(SINCE)" &&) true
+	@status=0; $(foreach team,$(subst $(comma), ,$(TEAMS)),$(BIN)/rft check "$(team)" --markdown --against "$(SINCE)" || status=1;) exit $$status
 
 .PHONY: diff
 diff: install ## Compare cdk.out with what is deployed, as Markdown: make diff STACKS=rft-quotes-dev

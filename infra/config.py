@@ -42,6 +42,7 @@ __all__ = [
     "SettingsError",
     "Stage",
     "Team",
+    "examine_team",
     "load_platform",
     "load_team",
     "load_teams",
@@ -834,6 +835,28 @@ def load_team(root: Path, team: str, platform: Platform) -> Team:
     return loaded
 
 
+def examine_team(root: Path, team: str) -> tuple[Team | None, dict[str, Any], list[str]]:
+    """Returns all that can be known of a team whose settings may have faults, and every fault.
+
+    Returns:
+        The team, unless its file cannot be understood as a whole; the typed tables of its file that are sound
+        by themselves, by name, defaults filled in; and the faults of the platform's file and its own.
+    """
+    platform, faults = _read_platform(root)
+    loaded, wrong = _read_team(root, team, platform)
+    faults += wrong
+    if loaded is not None:
+        return loaded, {name: getattr(loaded, name) for name in TeamTable.model_fields}, faults
+    file, _ = read_toml(root, root / TEAMS / team / TEAM_FILE)
+    if file is None:
+        return None, {}, faults
+    document = _with_defaults(file, platform)
+    try:
+        return None, dict(TeamTable.model_validate(document)), faults
+    except ValidationError as error:
+        return None, _sound_parts(document, {entry["loc"][0] for entry in error.errors()}), faults
+
+
 def load_teams(root: Path, only: Iterable[str] | None = None) -> list[Team]:
     """Reads all teams, or only those named, by name; raises `SettingsError` with the faults of all files."""
     platform, faults = _read_platform(root)
@@ -913,11 +936,8 @@ def _read_team(root: Path, name: str, platform: Platform | None) -> tuple[Team |
         )
     if file is None:
         return None, faults
-    defaults = platform.defaults.model_dump(mode="json", exclude_unset=True) if platform else {}
-    not_theirs = [key for key in file.document if key in _ONLY_THE_PLATFORMS]
-    faults += [file.fault((key,), f"is no team's to set {decided_by(key)}") for key in not_theirs]
-    chosen = {key: value for key, value in file.document.items() if key not in not_theirs}
-    document = _merged(defaults, chosen)
+    faults += [file.fault((key,), f"is no team's to set {decided_by(key)}") for key in _not_theirs(file)]
+    document = _with_defaults(file, platform)
     faults += _component_faults(folder, file)
     try:
         table = TeamTable.model_validate(document)
@@ -936,6 +956,18 @@ def _read_team(root: Path, name: str, platform: Platform | None) -> tuple[Team |
         for key, stage in table.stages.items()
     }
     return Team.model_validate({**dict(table), "name": name, "folder": folder, "stages": stages}), faults
+
+
+def _not_theirs(file: TomlFile) -> list[str]:
+    """Keys of a team's file that are the platform's to set: told once, and read no further."""
+    return [key for key in file.document if key in _ONLY_THE_PLATFORMS]
+
+
+def _with_defaults(file: TomlFile, platform: Platform | None) -> dict[str, Any]:
+    """The team's own keys over the platform's defaults."""
+    defaults = platform.defaults.model_dump(mode="json", exclude_unset=True) if platform else {}
+    theirs = _not_theirs(file)
+    return _merged(defaults, {key: value for key, value in file.document.items() if key not in theirs})
 
 
 def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

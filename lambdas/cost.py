@@ -140,6 +140,18 @@ class Estimate:
         }
 
 
+def planned(
+    *, rows: int, base: int, prompts: int, training: Mapping[str, Any], measurement: Mapping[str, Any]
+) -> Work:
+    """Returns the work of a run: `base` completions of the base model; settings as a run carries them."""
+    return Work(
+        training=rows * training["epochCount"] * training["trainingSamplePerPrompt"],
+        base=base,
+        # The champion answers as often as the candidate; a run without one costs that much less.
+        candidate=2 * prompts * measurement["samples_per_prompt"],
+    )
+
+
 def estimate(
     work: Work,
     usage: Usage,

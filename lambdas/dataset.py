@@ -421,6 +421,19 @@ def held_out(stream: Stream, count: int, *, training: Set[int]) -> list[dict[str
     return items
 
 
+def require_held_out(count: int, *, train: str, evaluation: str) -> None:
+    """Makes sure that the items `held_out` has picked are enough to measure a model on.
+
+    Raises:
+        DatasetError: They are too few.
+    """
+    if count < EVALUATION_ROWS[0]:
+        raise DatasetError(
+            f"{evaluation} holds {count} different prompts that are not in {train} as well, and at least"
+            f" {EVALUATION_ROWS[0]} are needed to measure a model: hold out more"
+        )
+
+
 # --- reading ---
 
 

@@ -46,9 +46,11 @@ from infra.config import (
     team_names,
 )
 from lambdas.dataset import DatasetError
-from rft import ci, fleet, scoring
+from rft import check_report, ci, fleet, scoring
 from rft import lineage as origin
 from rft.changes import ChangesError
+from rft.check import CheckError
+from rft.check import check as check_team
 from rft.cloud import Cloud, CloudError, Deployed, Run
 from rft.cost import idle_month
 from rft.delivery import Cdk, DeliveryError
@@ -896,6 +898,44 @@ def score(
         raise typer.Exit(1)
 
 
+@app.command()
+def check(
+    team: TeamName,
+    stage: Annotated[str | None, typer.Option(help="Speak of this stage only.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Compare with a git revision: rows, reward and settings.", metavar="REV"),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Write the comment for a pull request.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Write everything as JSON.")] = False,
+) -> None:
+    """Checks all that can be known before the first paid call, offline: settings, rows, reward.
+
+    It fails where a run would be stopped; a warning lets pass.
+    """
+    if markdown and json_:
+        raise CheckError("--markdown and --json are two ways to write the same: choose one of them")
+    with err.status("check") as waiting:
+        found = check_team(
+            ROOT,
+            team,
+            stage=stage,
+            against=against,
+            today=_today(),
+            tell=lambda step: waiting.update(step),
+        )
+    if json_:
+        typer.echo(json.dumps(found.document(), indent=2))
+    elif markdown:
+        typer.echo(check_report.markdown(found))
+    else:
+        out.print(check_report.terminal(found), highlight=False)
+    if found.verdict == "stop":
+        raise typer.Exit(1)
+
+
 @app.command(name="import-grader")
 def import_grader(
     file: Annotated[Path, typer.Argument(help="JSON with a grader, or with a job that has one.")],
@@ -998,6 +1038,7 @@ def main() -> None:
     except (
         SettingsError,
         ChangesError,
+        CheckError,
         CloudError,
         DatasetError,
         DeliveryError,

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from uv import find_uv_bin
 
@@ -86,20 +86,41 @@ def package(
             _build(root, target, each, report)
 
 
-def _reward(root: Path, team: Team) -> _Package:
-    functions = {component.function for component in team.reward.components.values()}
-    settings = str((team.folder / "team.toml").relative_to(root))
-    files = {"reward.json": (json.dumps(team.reward.document(), indent=2, sort_keys=True) + "\n").encode()}
+def reward_sources(
+    root: Path, folder: Path, reward: Mapping[str, Any]
+) -> tuple[dict[str, bytes], list[Path]]:
+    """Returns what the reward function of a team is made of: a change of any of it is a new version of it.
+
+    Args:
+        root: The project's folder.
+        folder: The team's.
+        reward: The [reward] table, as `RewardSettings.document` gives it.
+
+    Returns:
+        Our own files by their path in the package, and the hash-locked lists of the third-party code beside
+        them.
+
+    Raises:
+        PackagingError: A source is missing.
+    """
+    functions = {component["function"] for component in reward["components"].values()}
+    settings = str((folder / "team.toml").relative_to(root))
+    files = {"reward.json": (json.dumps(reward, indent=2, sort_keys=True) + "\n").encode()}
     modules = {f"lambdas.{name}": settings for name in ("contract", "composition", "reward_function")}
     modules |= {f"lambdas.rewards.{function}": settings for function in functions - {OWN_REWARD}}
     locks = [root / "requirements" / "rewards" / f"{function}.txt" for function in sorted(functions)]
     if OWN_REWARD in functions:
-        own = team.folder / OWN_REWARD
+        own = folder / OWN_REWARD
         files["team_reward.py"] = _read(root, own)
         modules |= {name: str(own.relative_to(root)) for name in _imported(root, own, "")}
-        locks.append(team.folder / "requirements.txt")
+        locks.append(folder / "requirements.txt")
     files |= _modules(root, modules)
-    return _Package(name=f"{team.name}/reward", files=files, locks=[lock for lock in locks if lock.exists()])
+    return files, [lock for lock in locks if lock.exists()]
+
+
+def _reward(root: Path, team: Team) -> _Package:
+    files, locks = reward_sources(root, team.folder, team.reward.document())
+    return _Package(name=f"{team.name}/reward", files=files, locks=locks)
 
 
 def _workflow(root: Path) -> _Package:

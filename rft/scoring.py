@@ -20,14 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import boto3
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from infra.config import OWN_REWARD, Team
+from infra.config import OWN_REWARD, RewardSettings, Team
 from lambdas.composition import CompositionError, Score, compose, reference_completion, reward_range
 from lambdas.contract import (
     TROUBLES,
@@ -303,12 +302,21 @@ def reward_of(team: Team) -> Score:
     Raises:
         ScoringError: It cannot be composed.
     """
-    settings = f"teams/{team.name}"
+    return composed(team.folder, team.reward)
+
+
+def composed(folder: Path, reward: RewardSettings) -> Score:
+    """Composes the reward of the team in a folder; see `reward_of`.
+
+    Raises:
+        ScoringError: It cannot be composed.
+    """
+    settings = f"teams/{folder.name}"
     try:
-        return compose(team.reward.document(), team.folder / OWN_REWARD)
+        return compose(reward.document(), folder / OWN_REWARD)
     except CompositionError as error:
         advice = ""
-        if "ModuleNotFoundError" in str(error) and (team.folder / "requirements.txt").exists():
+        if "ModuleNotFoundError" in str(error) and (folder / "requirements.txt").exists():
             list_ = f"{settings}/requirements.txt"
             advice = f"; its packages come by `.venv/bin/uv pip install --python .venv/bin/python -r {list_}`"
         raise ScoringError(f"{settings}/team.toml: {error}{advice}") from error
@@ -325,11 +333,14 @@ def require_judges(team: Team, environment: MutableMapping[str, str]) -> None:
     Raises:
         ScoringError: Credentials or a region are missing.
     """
-    asking = _judges(team)
+    asking = judges(team.reward)
     if not asking:
         return
     if "AWS_REGION" in environment:
         environment.setdefault("AWS_DEFAULT_REGION", environment["AWS_REGION"])
+    # It takes longer to import than most rewards take to score.
+    import boto3
+
     session = boto3.Session()
     keys = "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     needed: dict[str, object] = {
@@ -345,10 +356,11 @@ def require_judges(team: Team, environment: MutableMapping[str, str]) -> None:
         )
 
 
-def _judges(team: Team) -> list[str]:
+def judges(reward: RewardSettings) -> list[str]:
+    """Says which components of a reward ask a judge, and which: the ones that need AWS."""
     return [
         f"reward.components.{name} asks {component.parameters['model']}"
-        for name, component in team.reward.components.items()
+        for name, component in reward.components.items()
         if component.function == "judge"
     ]
 
@@ -367,7 +379,7 @@ def score_references(team: Team, rows: Sequence[Row], done: Callable[[int], None
     """
     score = reward_of(team)
     # Each try of a judge costs money.
-    forms = _FORMS[:1] if _judges(team) else _FORMS
+    forms = _FORMS[:1] if judges(team.reward) else _FORMS
     found: list[Scored] = []
     broken = False
     for start in range(0, len(rows), BATCH):

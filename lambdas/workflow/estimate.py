@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from lambdas.cost import Estimate, Prices, Range, Usage, Work, estimate, judge_cost
+from lambdas.cost import Estimate, Prices, Range, Usage, estimate, judge_cost, planned
 from lambdas.workflow import runs
 
 if TYPE_CHECKING:
@@ -42,11 +42,12 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, str]:
     training, budget = event["training"], costs["budget"]
     measured = runs.read_all(run, "measured/base")
     made = estimate(
-        Work(
-            training=event["train_rows"] * training["epochCount"] * training["trainingSamplePerPrompt"],
+        planned(
+            rows=event["train_rows"],
             base=sum(len(_completions(each)) for each in measured),
-            # The champion answers as often as the candidate; a run without one costs that much less.
-            candidate=2 * event["prompts"] * event["measurement"]["samples_per_prompt"],
+            prompts=event["prompts"],
+            training=training,
+            measurement=event["measurement"],
         ),
         usage(
             measured,

@@ -96,11 +96,7 @@ def _prepare(event: Mapping[str, Any]) -> dict[str, Any]:
         event["measurement"]["prompts"],
         training=train.facts.prompts.keys(),
     )
-    if len(items) < dataset.EVALUATION_ROWS[0]:
-        raise DatasetError(
-            f"{evaluation.uri} holds {len(items)} different prompts that are not in {train.uri} as well, and"
-            f" at least {dataset.EVALUATION_ROWS[0]} are needed to measure a model: hold out more"
-        )
+    dataset.require_held_out(len(items), train=train.uri, evaluation=evaluation.uri)
     verdict = dataset.judge(train.facts, evaluation.facts, rules).document()
     runs.write(run, "gates/dataset.json", verdict)
     runs.write(run, "prompts.jsonl", b"".join(msgspec.json.encode(item) + b"\n" for item in items))

@@ -1,13 +1,14 @@
 """`make bench`: what a person waits for and what a reward costs, as ratios to a baseline of the same run.
 
-`python -m tests.benchmarks rewards` runs one section: synthesis, fleet, rehearsal, dataset or rewards.
+`python -m tests.benchmarks rewards` runs one section: check, synthesis, fleet, rehearsal, dataset or rewards.
 """
 
 import sys
 
-from tests.benchmarks import dataset, fleet, rewards, synthesis
+from tests.benchmarks import check, dataset, fleet, rewards, synthesis
 
 SECTIONS = {
+    "check": check.check,
     "synthesis": synthesis.synthesis,
     "fleet": fleet.main,
     "rehearsal": synthesis.rehearsal,
