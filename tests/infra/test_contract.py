@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from infra.config import load_teams
+from infra.config import TripwireGate, load_teams
 from tests.infra.conftest import ACCOUNT, KEY_ARN, REGION, REPOSITORY, Assembly, synthesize
 
 # Renaming one of these makes CloudFormation delete the old resource and all it holds.
@@ -354,6 +354,7 @@ def test_settings_of_a_run_are_those_of_the_team(assembly: Assembly) -> None:
                 "names": [],
                 "sections": [],
             },
+            "tripwires": {**TripwireGate().model_dump(exclude_none=True), "range": [0.0, 1.0]},
         },
         "limits": {"epochCount": 12, "trainingSamplePerPrompt": 16, "inferenceMaxTokens": 8192},
     }
