@@ -61,10 +61,15 @@ _TEAM_NAME = re.compile(r"(?=.{3,24}$)[a-z](-?[a-z0-9])+")
 # What every S3 URI of a customization job must match; `=`, `+`, spaces and `//` are not in it.
 _S3_URI = re.compile(r"(?=.{1,1024}$)s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/[-!_*'().a-z0-9A-Z]+)+")
 _LIBRARY = Path(__file__).parent.parent / "lambdas" / "rewards"
-_OWN_TAGS = ("team", "stage", "owner")
+# Bedrock chooses the ids of jobs, models and deployments, so policies tell them apart by this tag, and bills
+# tell environments apart by it. Its value is the stack's name.
+ENVIRONMENT_TAG = "rft:environment"
+_OWN_TAGS = ("team", "stage", "owner", ENVIRONMENT_TAG)
 
 # Of the places an inference profile's id may begin with; one that is missing only goes without a warning.
 _PROFILE = re.compile(r"(us|us-gov|eu|apac|jp|au|ca|global)\.|arn:.*inference-profile/")
+
+_NO_PRICES = f"needs the table [prices] of {TEAMS}/{PLATFORM_FILE}, which says in which currency, and when"
 
 TrainWhen = Literal["manual", "on-deploy", "on-upload"]
 
@@ -86,6 +91,14 @@ ComponentName = Annotated[
         "1 to 40 lower-case letters, digits and underscores, a letter first",
         like="answer",
         pattern=r"^[a-z][a-z0-9_]{0,39}$",
+    ),
+]
+MetricName = Annotated[
+    str,
+    _text(
+        "the name of a component or metric: 1 to 100 letters, digits and underscores",
+        like="answer_answered",
+        pattern=r"^[A-Za-z0-9_]{1,100}$",
     ),
 ]
 Email = Annotated[
@@ -160,6 +173,7 @@ GroupId = Annotated[
 ]
 Currency = Annotated[str, _text("a currency code", like="USD", pattern=r"^[A-Z]{3}$")]
 Price = Annotated[float, Field(ge=0)]
+Amount = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 EpochCount = Annotated[int, Field(ge=1, le=50)]
 BatchSize = Annotated[int, Field(ge=16, le=512)]
@@ -194,6 +208,10 @@ class StageTable(Table):
     """AWS region to deploy to; the region of the credentials in use when left out."""
     dashboard: bool = False
     """Whether the stage has a CloudWatch dashboard, which costs money while nothing trains as well."""
+    approval: bool = False
+    """Whether a person has to approve a model that passed before it is promoted: `rft approve`."""
+    approval_hours: Annotated[int, Field(ge=1, le=336)] = 72
+    """How long a run waits for that person; then its model is not promoted."""
 
 
 class Stage(StageTable):
@@ -353,6 +371,19 @@ class Promotion(Table):
     """The lower bound of the paired confidence interval of the gain must be above this."""
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     """Confidence level of that interval."""
+    guards: Annotated[tuple[MetricName, ...], Field(strict=False, max_length=20)] = ()
+    """Components and metrics of the reward that must not drop, against the base or the champion."""
+    tolerated_drop: Annotated[float, Field(ge=0)] = 0.0
+    """How far the lower bound for a guard, or for the score against the champion, may lie below zero."""
+
+
+class Retention(Table):
+    """The `[retention]` table: which models of earlier runs stay."""
+
+    models: Annotated[int, Field(ge=2, le=1000)] = 5
+    """The newest models that always stay."""
+    days: Annotated[int, Field(ge=0, le=3650)] = 0
+    """Models younger than this stay as well."""
 
 
 class DatasetGate(Table):
@@ -438,12 +469,54 @@ class TripwireGate(Table):
         return value
 
 
+class SignalGate(Table):
+    """The `[gates.signal]` table: what the base model must show before training on it is worth its price."""
+
+    prompts: MeasuredPrompts = 50
+    """Held-out prompts that the base model answers as often as training would have it, at most."""
+    passing: Share = 0.5
+    """How far up from the lowest score to the highest a completion must get to pass."""
+    failing: Annotated[tuple[Share, Share], Field(strict=False)] = (0.1, 0.7)
+    """Share of completions that should not pass, from and to; beyond it the gate says how to change that."""
+    needless: Share = 0.95
+    """Mean score, measured like `passing`, above which the base model needs no training."""
+    sparse: Share = 0.05
+    """Share of completions above the lowest score under which there is too little to learn from."""
+    flat: Share = 0.9
+    """Share of prompts whose completions all score the same above which there is too little to compare."""
+
+    @field_validator("failing")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] >= value[1]:
+            raise ValueError("must be [from, to] with from below to")
+        return value
+
+
+class CostGate(Table):
+    """The `[gates.cost]` table: how a run's cost is estimated before it is spent."""
+
+    growth: Annotated[float, Field(ge=1)] = 3.0
+    """How many times longer than the base model's the completions may get, for the estimate's upper end."""
+
+
 class Gates(Table):
     """The `[gates]` table: what a run must pass before it spends money, and while it does."""
 
     dataset: DatasetGate = DatasetGate()
     rehearsal: RehearsalGate = RehearsalGate()
     tripwires: TripwireGate = TripwireGate()
+    signal: SignalGate = SignalGate()
+    cost: CostGate = CostGate()
+
+
+class Budget(Table):
+    """The `[budget]` table: what may be spent, in the currency of the platform's prices."""
+
+    per_run: Amount | None = None
+    """What one run may cost by its estimate."""
+    per_month: Amount | None = None
+    """What the runs of a calendar month (UTC) may cost by their estimates; also sets alerts on the bill."""
 
 
 class Network(Table):
@@ -485,6 +558,8 @@ class TeamTable(Table):
     measurement: Measurement = Measurement()
     promotion: Promotion = Promotion()
     gates: Gates = Gates()
+    retention: Retention = Retention()
+    budget: Budget = Budget()
     network: Network | None = None
     encryption: Encryption | None = None
 
@@ -506,8 +581,13 @@ class Team(TeamTable, validate_by_name=True):
         return f"rft-{self.name}-{self.stages[stage].name}"
 
     def tags(self, stage: str, platform: "Platform") -> dict[str, str]:
-        """The stack tags of one stage: the platform's, the team's, then team, stage and owner."""
-        own = {"team": self.name, "stage": self.stages[stage].name, "owner": self.owner}
+        """The stack tags of one stage: the platform's, the team's, then what tells it from the others."""
+        own = {
+            "team": self.name,
+            "stage": self.stages[stage].name,
+            "owner": self.owner,
+            ENVIRONMENT_TAG: self.stack_id(stage),
+        }
         return {**platform.tags, **self.extra_tags, **own}
 
 
@@ -563,14 +643,22 @@ class RewardLimits(Table):
     memory_mb: LambdaMegabytes | None = None
 
 
+class BudgetLimits(Table):
+    """Upper bounds for `[budget]`; they hold for teams without a budget of their own as well."""
+
+    per_run: Amount | None = None
+    per_month: Amount | None = None
+
+
 class Limits(Table):
     """What no team may exceed, table by table."""
 
     training: TrainingLimits = TrainingLimits()
     measurement: MeasurementLimits = MeasurementLimits()
     reward: RewardLimits = RewardLimits()
+    budget: BudgetLimits = BudgetLimits()
 
-    def each(self) -> Iterator[tuple[str, str, int]]:
+    def each(self) -> Iterator[tuple[str, str, float]]:
         """Every limit that is set, as (table, key, highest value)."""
         for table, limits in self.model_dump(exclude_none=True).items():
             for key, limit in limits.items():
@@ -585,10 +673,12 @@ class Defaults(Table):
     measurement: Measurement = Measurement()
     promotion: Promotion = Promotion()
     gates: Gates = Gates()
+    retention: Retention = Retention()
+    budget: Budget = Budget()
 
 
 class ModelPrice(Table):
-    """Prices of one base model."""
+    """Prices of one base model or judge."""
 
     input_per_million_tokens: Price | None = None
     """Price of a million prompt tokens."""
@@ -596,6 +686,8 @@ class ModelPrice(Table):
     """Price of a million completion tokens."""
     training_per_hour: Price | None = None
     """Price of an hour of reinforcement fine-tuning."""
+    training_tokens_per_hour: Annotated[float, Field(gt=0)] | None = None
+    """Tokens, prompts and completions together, that fine-tuning gets through in an hour; from past jobs."""
 
 
 class Prices(Table):
@@ -615,8 +707,8 @@ class Prices(Table):
     """Price of a standard-resolution alarm on one metric for a month."""
     dashboard_month: Price | None = None
     """Price of a dashboard for a month."""
-    models: dict[ModelId, ModelPrice] = {}
-    """Prices per base model."""
+    models: dict[JudgeName, ModelPrice] = {}
+    """Prices per base model, and per judge by the name it has under `judges`."""
 
 
 class Delivery(Table):
@@ -678,6 +770,15 @@ class Platform(Table):
         """The judges that a reward asks, by the name it calls them."""
         asked = [each.parameters["model"] for each in reward.components.values() if each.function == "judge"]
         return {name: self.judges[name] for name in asked}
+
+    def budget_of(self, team: TeamTable) -> Budget:
+        """The team's budget, with the platform's limits where it sets none of its own."""
+        return Budget.model_validate(
+            {
+                **self.limits.budget.model_dump(exclude_none=True),
+                **team.budget.model_dump(exclude_none=True),
+            }
+        )
 
     def check_region(self, model: str, region: str) -> None:
         """Raises `SettingsError` unless the platform allows tuning the model in the region."""
@@ -755,9 +856,13 @@ def _read_platform(root: Path) -> tuple[Platform | None, list[str]]:
         return None, file.faults(error, _schema(Platform))
     for table, key, limit in platform.limits.each():
         start = getattr(getattr(platform.defaults, table), key)
-        if start > limit:
+        # A budget that is not set starts from nothing.
+        if start is not None and start > limit:
             problem = f"teams start from {start}: set defaults.{table}.{key} to at most {limit} as well"
             faults.append(file.fault(("limits", table, key), problem, limit))
+    for path, budget in (("limits", platform.limits.budget), ("defaults", platform.defaults.budget)):
+        if platform.prices is None and budget.model_dump(exclude_none=True):
+            faults.append(file.fault((path, "budget"), _NO_PRICES))
     return platform, faults
 
 
@@ -940,8 +1045,12 @@ def _rule_faults(
     faults += _shadow_faults(parts.get("gates"), parts.get("reward"), file)
     if encryption:
         faults += _key_faults(encryption, stages, file)
+    if "promotion" in parts and "reward" in parts:
+        faults += _guard_faults(parts["promotion"], parts["reward"], file)
     if platform and model:
         faults += _model_faults(model, stages, platform, file)
+    if platform and platform.prices is None and file.document.get("budget"):
+        faults.append(file.fault(("budget",), _NO_PRICES))
     if platform:
         faults += _limit_faults(parts, platform, file)
         faults += _judge_faults(parts.get("reward"), platform, file)
@@ -979,6 +1088,21 @@ def _shadow_faults(gates: Gates | None, reward: RewardSettings | None, file: Tom
         else f"is no component of [reward]{did_you_mean(shadow, names)}; components: {listed(names)}"
     )
     return [file.fault(("gates", "tripwires", "shadow"), problem, shadow)]
+
+
+def _guard_faults(promotion: Promotion, reward: RewardSettings, file: TomlFile) -> list[str]:
+    """Where a guard can be no number of the reward; what metrics a function has, only running it tells."""
+    components = list(reward.components)
+    return [
+        file.fault(
+            ("promotion", "guards"),
+            f"is neither a component of the reward nor <component>_<metric>{did_you_mean(name, components)}; "
+            f"components: {listed(components)}",
+            name,
+        )
+        for name in promotion.guards
+        if not any(name == each or name.startswith(f"{each}_") for each in components)
+    ]
 
 
 def _key_faults(encryption: Encryption, stages: Mapping[str, StageTable], file: TomlFile) -> list[str]:

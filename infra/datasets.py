@@ -94,7 +94,10 @@ class Datasets(Construct):
 
 
 class Artifacts(Construct):
-    """The S3 home of everything a run makes, below `runs/<run>/`."""
+    """The S3 home of everything a run makes, below `runs/<run>/`.
+
+    The champion's `history/`, the lock of the environment and the ledger of its costs lie beside.
+    """
 
     def __init__(
         self, scope: Construct, construct_id: str, *, key: TeamKey, access_logs: AccessLogs, lasting: bool
@@ -124,6 +127,27 @@ class Artifacts(Construct):
         """Lets its holder write these objects of every run."""
         return self._objects("s3:PutObject", names)
 
+    def read_history(self) -> Permission:
+        """Lets its holder read who changed the champion, when and why."""
+        return self._history("s3:GetObject")
+
+    def write_history(self) -> Permission:
+        """Lets its holder add to the history; the bucket keeps what is written over."""
+        return self._history("s3:PutObject")
+
+    def use_lock(self) -> Permission:
+        """Lets its holder take and give back the lock of the environment."""
+        return allow("s3:GetObject", "s3:PutObject", on=[self.bucket.arn_for_objects("lock.json")])
+
+    def use_ledger(self) -> Permission:
+        """Lets its holder read and write what runs were estimated at."""
+        return allow(
+            "s3:GetObject",
+            "s3:PutObject",
+            on=[self.bucket.arn_for_objects("ledger/*")],
+            because="Entries are named by the month and by the run.",
+        )
+
     def list_objects(self) -> Permission:
         """Lets its holder list the bucket; without it a missing object reads as forbidden."""
         return allow("s3:ListBucket", on=[self.bucket.bucket_arn])
@@ -137,6 +161,13 @@ class Artifacts(Construct):
             action,
             on=[self.bucket.arn_for_objects(f"runs/*/{name}") for name in names],
             because="A run is named when it starts.",
+        )
+
+    def _history(self, action: str) -> Permission:
+        return allow(
+            action,
+            on=[self.bucket.arn_for_objects("history/*")],
+            because="An entry of the history is named by its time.",
         )
 
 

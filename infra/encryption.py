@@ -1,7 +1,8 @@
 """The key a team's data, models, logs and notifications are encrypted with.
 
 A team that brings its own key keeps the key's policy itself: it has to allow the account's IAM policies to
-grant its use, CloudWatch Logs what `_use_by_logs` allows it, and CloudWatch what `_use_by_alarms` allows it.
+grant its use, CloudWatch Logs what `_use_by_logs` allows it, CloudWatch what `_use_by_alarms` allows it, and
+AWS Budgets what `let_budgets_use` allows it where the team has a monthly budget.
 """
 
 from typing import Any
@@ -60,6 +61,18 @@ class TeamKey(Construct):
             when=self._via("bedrock"),
         )
 
+    def let_budgets_use(self) -> None:
+        """Lets budgets of this account publish to a topic under the key, which AWS Budgets does as itself."""
+        self.key.add_to_resource_policy(
+            iam.PolicyStatement(
+                principals=[iam.ServicePrincipal("budgets.amazonaws.com")],
+                actions=["kms:Decrypt", "kms:GenerateDataKey"],
+                # In a key's own policy "*" means this key.
+                resources=["*"],
+                conditions=budgets_of(cdk.Stack.of(self)),
+            )
+        )
+
     def _via(self, *services: str) -> dict[str, dict[str, list[str]]]:
         region = cdk.Stack.of(self).region
         return {
@@ -113,5 +126,13 @@ def alarms_of(stack: cdk.Stack) -> dict[str, dict[str, Any]]:
         resource="alarm",
         resource_name=f"{cdk.Aws.STACK_NAME}-*",
         arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+    )
+    return {"StringEquals": {"aws:SourceAccount": stack.account}, "ArnLike": {"aws:SourceArn": arn}}
+
+
+def budgets_of(stack: cdk.Stack) -> dict[str, dict[str, Any]]:
+    """Returns the conditions that only the budgets of this account meet; they belong to no region."""
+    arn = stack.format_arn(
+        service="budgets", region="", resource="*", arn_format=cdk.ArnFormat.NO_RESOURCE_NAME
     )
     return {"StringEquals": {"aws:SourceAccount": stack.account}, "ArnLike": {"aws:SourceArn": arn}}

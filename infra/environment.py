@@ -9,7 +9,8 @@ import aws_cdk as cdk
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
-from infra.champion import Champion
+from infra.budget import BudgetAlerts
+from infra.champion import Champion, ChampionChanges
 from infra.config import Platform, Team
 from infra.customization import CustomizationRole
 from infra.datasets import AccessLogs, Artifacts, Datasets, Rows
@@ -17,7 +18,7 @@ from infra.encryption import TeamKey
 from infra.monitoring import Alarms, Dashboard, Notifications
 from infra.permissions import bound_roles, grant
 from infra.rewards import RewardFunction
-from infra.runs import gate_settings, run_settings, training_limits
+from infra.runs import cost_basis, gate_settings, run_settings, training_limits
 from infra.steps import Steps
 from infra.training import TrainingWorkflow
 from infra.triggers import RunStarter, Triggers
@@ -68,6 +69,15 @@ class RftEnvironment(cdk.Stack):
         )
         customization = CustomizationRole(self, "Customization", key=key, network=team.network)
         notifications = Notifications(self, "Notifications", customization=customization, key=key)
+        budget = platform.budget_of(team)
+        if budget.per_month is not None and platform.prices is not None:
+            BudgetAlerts(
+                self,
+                "BudgetAlerts",
+                per_month=budget.per_month,
+                currency=platform.prices.currency,
+                notifications=notifications,
+            )
         champion = Champion(self, "ChampionDeployment", lasting=lasting)
         code = lambda_.Code.from_asset(str(packages / "workflow"))
         inference = platform.models[team.model.base].inference
@@ -84,6 +94,9 @@ class RftEnvironment(cdk.Stack):
             customization=customization,
             network=team.network,
             champion=champion,
+            stage=team.stages[stage],
+            retention=team.retention,
+            costs=cost_basis(team, platform),
             notifications=notifications,
             key=key,
             lasting=lasting,
@@ -93,6 +106,18 @@ class RftEnvironment(cdk.Stack):
             "Training",
             steps=steps,
             inference=inference,
+            artifacts=artifacts,
+            champion=champion,
+            notifications=notifications,
+            key=key,
+            lasting=lasting,
+        )
+        changes = ChampionChanges(
+            self,
+            "ChampionChanges",
+            code=code,
+            champion=champion,
+            state_machine_arn=workflow.state_machine.state_machine_arn,
             artifacts=artifacts,
             notifications=notifications,
             key=key,
@@ -146,6 +171,7 @@ class RftEnvironment(cdk.Stack):
             "RewardVersion": reward.version_arn,
             "RewardLogGroup": reward.log_group.log_group_name,
             "Champion": champion.parameter.parameter_name,
+            "ChangeChampion": changes.function.function.function_name,
             "Topic": notifications.topic.topic_arn,
         }.items():
             cdk.CfnOutput(self, name, value=value)

@@ -12,7 +12,7 @@ from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from infra.customization import CustomizationRole
-from infra.encryption import TeamKey, alarms_of
+from infra.encryption import TeamKey, alarms_of, budgets_of
 from infra.permissions import Permission, allow, grant
 
 # What lambdas/contract.py prints of every batch, under the name of the stack.
@@ -81,6 +81,19 @@ class Notifications(Construct):
                     ),
                 )
             ],
+        )
+
+    def let_budgets_publish(self) -> None:
+        """Lets the budgets of this account publish to the topic."""
+        self._key.let_budgets_use()
+        self.topic.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="AllowBudgets",
+                principals=[iam.ServicePrincipal("budgets.amazonaws.com")],
+                actions=["sns:Publish"],
+                resources=[self.topic.topic_arn],
+                conditions=budgets_of(cdk.Stack.of(self)),
+            )
         )
 
     def publish(self) -> list[Permission]:

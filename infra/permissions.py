@@ -11,11 +11,7 @@ from typing import Any
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
 
-from infra.config import AllowedJudge, InferenceProfile
-
-# Bedrock chooses the ids of jobs, models and deployments, so policies tell them apart by this tag. Its value
-# is the stack's name: an environment cannot touch the models of another one in the same account.
-ENVIRONMENT_TAG = "rft:environment"
+from infra.config import ENVIRONMENT_TAG, AllowedJudge, InferenceProfile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +44,10 @@ def bedrock_arns(stack: cdk.Stack) -> tuple[str, str, str]:
 
 
 def allow_ours(*actions: str, on: Sequence[str]) -> Permission:
-    """Returns the permission for these actions on what this environment made in Bedrock."""
+    """Returns the permission for these actions on what this environment made in Bedrock.
+
+    It cannot touch the models of another environment in the same account.
+    """
     return allow(
         *actions,
         on=on,

@@ -14,7 +14,7 @@ def run_settings(team: Team, *, source: Mapping[str, str], reward_version: str) 
         "reward_version": reward_version,
         "training": team.training.request(),
         "measurement": team.measurement.model_dump(),
-        "promotion": team.promotion.model_dump(),
+        "promotion": team.promotion.model_dump(mode="json"),
     }
 
 
@@ -29,10 +29,40 @@ def gate_settings(team: Team, *, cases: str | None) -> dict[str, Any]:
         **gates,
         "rehearsal": {**gates["rehearsal"], **team.reward.rehearsed(), **own},
         "tripwires": {**gates["tripwires"], "range": list(team.reward.range)},
+        "signal": {**gates["signal"], "range": list(team.reward.range)},
     }
 
 
-def training_limits(team: Team, platform: Platform) -> dict[str, int]:
+def cost_basis(team: Team, platform: Platform) -> dict[str, Any]:
+    """Returns what a cost estimate goes by besides the run itself; see lambdas/cost.py for its shape.
+
+    A run does not carry it, so that it is judged by the prices and the budget of the last deploy.
+    """
+    judges = {
+        name: component.parameters["model"]
+        for name, component in team.reward.components.items()
+        if component.function == "judge"
+    }
+    asked = {"date", "currency", "lambda_gb_second", "models"}
+    prices = (
+        platform.prices.model_dump(mode="json", exclude_none=True, include=asked) if platform.prices else {}
+    )
+    models = {team.model.base, *judges.values()}
+    return {
+        "prices": {
+            **prices,
+            "models": {name: each for name, each in prices.get("models", {}).items() if name in models},
+        },
+        "reward": {
+            "memory_mb": team.reward.memory_mb,
+            "seconds_per_sample": team.reward.seconds_per_sample,
+            "judges": judges,
+        },
+        "budget": platform.budget_of(team).model_dump(exclude_none=True),
+    }
+
+
+def training_limits(team: Team, platform: Platform) -> dict[str, float]:
     """Returns how far a single run may override its training settings, under the service's names for them."""
     names = dict(zip(team.training.model_dump(), team.training.request(), strict=True))
     return {names[key]: limit for table, key, limit in platform.limits.each() if table == "training"}

@@ -1,7 +1,8 @@
 """The training workflow as Step Functions runs it, in JSONata.
 
 Input: the run document that `lambdas/workflow/start.py` makes; every state reads it as the execution's input.
-Variables: `prepared`, `tags`, `job`, `model_arn`, `candidate_arn`, `decision`, `champion`, `polls`.
+Variables: `prepared`, `tags`, `job`, `model_arn`, `candidate_arn`, `compared` (the champion as it was
+    measured), `decision`, `champion` (what promoting did), `retired`, `polls`.
 Output: {"run", "promoted", "sentence", "report", "champion_arn"}.
 Error: "RunStopped", with a cause for people; whatever goes wrong passes through "Clean up".
 
@@ -27,6 +28,8 @@ _REASON = "{% $exists($states.result.FailureMessage) ? $states.result.FailureMes
 
 _MINUTE = 60
 _DAY = 24 * 60 * _MINUTE
+# Two days for the job, two weeks for a person to approve, and the rest.
+_LONGEST = 18 * _DAY
 
 
 def _retry(*errors: str) -> list[State]:
@@ -56,6 +59,7 @@ _RETRY_LAMBDA = _retry(
     "ConnectionClosedError",
     "EndpointConnectionError",
     "InternalServerException",
+    "LockContestedError",
     "ModelErrorException",
     "ModelNotReadyException",
     "ModelTimeoutException",
@@ -70,7 +74,7 @@ _RETRY_BEDROCK = _retry(
 )
 
 
-def _task(resource: str, arguments: State, *, seconds: int, retry: list[State], **fields: Any) -> State:
+def _task(resource: str, arguments: State, *, seconds: int | str, retry: list[State], **fields: Any) -> State:
     return {
         "Type": "Task",
         "Resource": resource,
@@ -83,8 +87,11 @@ def _task(resource: str, arguments: State, *, seconds: int, retry: list[State], 
 
 def _function(name: str, payload: State | str, *, seconds: int, **fields: Any) -> State:
     """A step that one of our functions takes; a little longer than the function's own timeout."""
-    arguments = {"FunctionName": f"${{{name}}}", "Payload": payload}
-    return _task(_LAMBDA, arguments, seconds=seconds + 30, retry=_RETRY_LAMBDA, **fields)
+    return _task(_LAMBDA, _invoked(name, payload), seconds=seconds + 30, retry=_RETRY_LAMBDA, **fields)
+
+
+def _invoked(name: str, payload: State | str) -> State:
+    return {"FunctionName": f"${{{name}}}", "Payload": payload}
 
 
 def _bedrock(action: str, arguments: State, **fields: Any) -> State:
@@ -116,7 +123,36 @@ def _verdict(step: str, then: str) -> State:
     }
 
 
-def _measure(subject: str, model_id: str, then: str) -> State:
+def _catch_all(then: str, **fields: Any) -> State:
+    return {"ErrorEquals": ["States.ALL"], "Next": then, **fields}
+
+
+def _failed_at(name: str) -> State:
+    """What "Clean up" is told of a state whose work failed."""
+    return {"step": name, "error": "{% $states.errorOutput %}"}
+
+
+def _lock(*, take: bool, **fields: Any) -> State:
+    payload = {
+        "run": f"{{% {_RUN}.run %}}",
+        "execution": "{% $states.context.Execution.Id %}",
+        "take": take,
+        # After that nobody can hold it any more.
+        "seconds": _LONGEST,
+    }
+    return _function("Lock", payload, seconds=_MINUTE, **fields)
+
+
+# The base model answers the first prompts as often as training would have it: "Check signal" looks at those.
+_SAMPLES_OF_BASE = (
+    f"{{% $states.context.Map.Item.Index < {_RUN}.gates.signal.prompts"
+    f" ? $max([{_RUN}.measurement.samples_per_prompt, {_RUN}.training.trainingSamplePerPrompt])"
+    f" : {_RUN}.measurement.samples_per_prompt %}}"
+)
+_SAMPLES = f"{{% {_RUN}.measurement.samples_per_prompt %}}"
+
+
+def _measure(subject: str, model_id: str, then: str, *, samples: str = _SAMPLES) -> State:
     """Samples a model on every held-out prompt and scores it, many prompts at a time."""
     return {
         "Type": "Map",
@@ -136,6 +172,7 @@ def _measure(subject: str, model_id: str, then: str) -> State:
             "model_id": model_id,
             "reward_version": f"{{% {_RUN}.reward_version %}}",
             "measurement": f"{{% {_RUN}.measurement %}}",
+            "samples": samples,
             "max_tokens": f"{{% {_RUN}.training.inferenceMaxTokens %}}",
             "reasoning_effort": f"{{% {_RUN}.training.reasoningEffort %}}",
             "item": "{% $states.context.Map.Item.Value %}",
@@ -178,7 +215,41 @@ _STATES: dict[str, State] = {
         Next="Reward withstood?",
     ),
     "Reward withstood?": _verdict("Rehearse reward", "Measure base model"),
-    "Measure base model": _measure("base", "${BaseModelForInference}", "Read tags"),
+    "Measure base model": _measure(
+        "base", "${BaseModelForInference}", "Check signal", samples=_SAMPLES_OF_BASE
+    ),
+    "Check signal": _function(
+        "Signal",
+        {
+            "run": f"{{% {_RUN}.run %}}",
+            "gates": f"{{% {_RUN}.gates %}}",
+            "training": f"{{% {_RUN}.training %}}",
+            "measurement": f"{{% {_RUN}.measurement %}}",
+        },
+        seconds=5 * _MINUTE,
+        Output="{% $states.result.Payload %}",
+        Next="Signal found?",
+    ),
+    "Signal found?": _verdict("Check signal", "Take lock"),
+    # Before the estimate: of two runs that ask what is left of the budget, both would be told the same.
+    "Take lock": _lock(take=True, Output="{% $states.result.Payload %}", Next="Lock taken?"),
+    "Lock taken?": _verdict("Take lock", "Estimate cost"),
+    "Estimate cost": _function(
+        "Estimate",
+        {
+            "run": f"{{% {_RUN}.run %}}",
+            "base_model": f"{{% {_RUN}.base_model %}}",
+            "training": f"{{% {_RUN}.training %}}",
+            "measurement": f"{{% {_RUN}.measurement %}}",
+            "gates": f"{{% {_RUN}.gates %}}",
+            "train_rows": "{% $prepared.dataset.train_rows %}",
+            "prompts": "{% $prepared.prompts.count %}",
+        },
+        seconds=5 * _MINUTE,
+        Output="{% $states.result.Payload %}",
+        Next="Within budget?",
+    ),
+    "Within budget?": _verdict("Estimate cost", "Read tags"),
     # The tags of the stack are on the state machine: everything a run makes in Bedrock carries them on.
     "Read tags": _task(
         "arn:aws:states:::aws-sdk:sfn:listTagsForResource",
@@ -306,15 +377,110 @@ _STATES: dict[str, State] = {
             ),
         ],
     },
-    "Measure candidate": _measure("candidate", "{% $candidate_arn %}", "Decide"),
+    "Measure candidate": _measure("candidate", "{% $candidate_arn %}", "Find champion"),
+    "Find champion": _task(
+        "arn:aws:states:::aws-sdk:ssm:getParameter",
+        {"Name": "${Champion}"},
+        seconds=_MINUTE,
+        retry=_retry("Ssm.InternalServerErrorException", "Ssm.SdkClientException", "Ssm.ThrottlingException"),
+        Assign={"compared": None},
+        Output="{% $states.result.Parameter.Value %}",
+        Next="Is there a champion?",
+    ),
+    "Is there a champion?": {
+        "Type": "Choice",
+        "Choices": [_either("$states.input = 'none'", "Decide")],
+        "Default": "Look at champion",
+    },
+    "Look at champion": _bedrock(
+        "getCustomModelDeployment",
+        {"CustomModelDeploymentIdentifier": "{% $states.input %}"},
+        Assign={
+            "compared": {
+                "deployment_arn": "{% $states.result.CustomModelDeploymentArn %}",
+                "model_arn": "{% $states.result.ModelArn %}",
+            }
+        },
+        Catch=[
+            # Somebody deleted it: there is nothing to compare with, and the candidate takes its place.
+            {"ErrorEquals": ["Bedrock.ResourceNotFoundException"], "Next": "Decide"},
+            _catch_all("Clean up", Output=_failed_at("Look at champion")),
+        ],
+        Next="Measure champion",
+    ),
+    # Anew, on the prompts of this run: an old measurement may be of other prompts or another reward.
+    "Measure champion": _measure("champion", "{% $compared.deployment_arn %}", "Decide"),
     "Decide": _function(
         "Decide",
-        {"run": f"{{% {_RUN}.run %}}", "promotion": f"{{% {_RUN}.promotion %}}"},
+        {
+            "run": f"{{% {_RUN}.run %}}",
+            "promotion": f"{{% {_RUN}.promotion %}}",
+            "compared": "{% $compared %}",
+        },
         seconds=5 * _MINUTE,
         Assign={"decision": "{% $states.result.Payload %}", "champion": None},
         Next="Promote?",
     ),
     "Promote?": {
+        "Type": "Choice",
+        "Choices": [
+            _either("$decision.promote and $decision.approval_seconds > 0", "Report for approval"),
+            _either("$decision.promote", "Promote"),
+        ],
+        "Default": "Delete candidate",
+    },
+    "Report for approval": _function(
+        "Report",
+        {
+            "run": f"{{% {_RUN}.run %}}",
+            "document": f"{{% {_RUN} %}}",
+            "job_arn": "{% $job.job_arn %}",
+            "model_arn": "{% $model_arn %}",
+            "decision": "{% $decision %}",
+        },
+        seconds=5 * _MINUTE,
+        Output="{% $states.result.Payload %}",
+        Next="Wait for approval",
+    ),
+    # The function writes the token down and tells the team; `rft approve` or `rft reject` answers with it.
+    "Wait for approval": _task(
+        f"{_LAMBDA}.waitForTaskToken",
+        _invoked(
+            "Approval",
+            {
+                "run": f"{{% {_RUN}.run %}}",
+                "decision": "{% $decision %}",
+                "report": "{% $states.input.report %}",
+                "token": "{% $states.context.Task.Token %}",
+                "answer": None,
+            },
+        ),
+        seconds="{% $decision.approval_seconds %}",
+        retry=_RETRY_LAMBDA,
+        Catch=[
+            {
+                "ErrorEquals": ["States.Timeout"],
+                "Output": {"approved": False, "by": None, "why": "nobody answered in time"},
+                "Next": "Record approval",
+            },
+            _catch_all("Clean up", Output=_failed_at("Wait for approval")),
+        ],
+        Next="Record approval",
+    ),
+    "Record approval": _function(
+        "Approval",
+        {
+            "run": f"{{% {_RUN}.run %}}",
+            "decision": "{% $decision %}",
+            "report": None,
+            "token": None,
+            "answer": "{% $states.input %}",
+        },
+        seconds=_MINUTE,
+        Assign={"decision": "{% $states.result.Payload %}"},
+        Next="Approved?",
+    ),
+    "Approved?": {
         "Type": "Choice",
         "Choices": [_either("$decision.promote", "Promote")],
         "Default": "Delete candidate",
@@ -325,6 +491,8 @@ _STATES: dict[str, State] = {
             "run": f"{{% {_RUN}.run %}}",
             "model_arn": "{% $model_arn %}",
             "deployment_arn": "{% $candidate_arn %}",
+            "decision": "{% $decision %}",
+            "execution": "{% $states.context.Execution.Id %}",
         },
         seconds=_MINUTE,
         Assign={"champion": "{% $states.result.Payload %}", "polls": 0},
@@ -332,7 +500,7 @@ _STATES: dict[str, State] = {
     ),
     "Candidate became champion?": {
         "Type": "Choice",
-        "Choices": [_either("$champion.adopted", "Write report")],
+        "Choices": [_either("$champion.adopted", "Retire old models")],
         "Default": "Wait for champion",
     },
     "Wait for champion": _wait(_DEPLOYMENT_POLL_SECONDS, "Check champion"),
@@ -364,6 +532,20 @@ _STATES: dict[str, State] = {
     "Delete candidate": _bedrock(
         "deleteCustomModelDeployment",
         {"CustomModelDeploymentIdentifier": "{% $candidate_arn %}"},
+        Next="Retire old models",
+    ),
+    # What the run is about is settled by now: it is no less so for models that are still there.
+    "Retire old models": _function(
+        "RetireOld",
+        {"run": f"{{% {_RUN}.run %}}"},
+        seconds=5 * _MINUTE,
+        Assign={"retired": "{% $states.result.Payload.sentence %}"},
+        Catch=[
+            _catch_all(
+                "Write report",
+                Assign={"retired": "{% 'Old models were not deleted: ' & $states.errorOutput.Cause %}"},
+            )
+        ],
         Next="Write report",
     ),
     "Write report": _function(
@@ -385,7 +567,8 @@ _STATES: dict[str, State] = {
         {
             "TopicArn": "${Topic}",
             "Subject": "{% '${Stack}: ' & ($decision.promote ? 'promoted' : 'not promoted') %}",
-            "Message": "{% $decision.sentence & '\\n\\nReport: ' & $states.input.report %}",
+            "Message": "{% $decision.sentence & '\\n\\nReport: ' & $states.input.report"
+            " & ($retired = '' ? '' : '\\n\\n' & $retired) %}",
         },
         seconds=_MINUTE,
         retry=_retry("States.TaskFailed"),
@@ -396,6 +579,13 @@ _STATES: dict[str, State] = {
             "report": "{% $states.input.report %}",
             "champion_arn": "{% $champion ? $champion.champion_arn : null %}",
         },
+        Next="Release lock",
+    ),
+    "Release lock": _lock(
+        take=False,
+        Output="{% $states.input %}",
+        # A run that has ended holds no lock: the next one takes it over.
+        Catch=[{"ErrorEquals": ["States.ALL"], "Output": "{% $states.input %}", "Next": "Done"}],
         Next="Done",
     ),
     "Done": {"Type": "Succeed"},
@@ -409,13 +599,12 @@ _STATES: dict[str, State] = {
         seconds=5 * _MINUTE,
         Output="{% $states.result.Payload %}",
         Catch=[
-            {
-                "ErrorEquals": ["States.ALL"],
-                "Output": {
+            _catch_all(
+                "Run stopped",
+                Output={
                     "sentence": "{% 'Cleaning up after a failure failed: ' & $states.errorOutput.Cause %}"
                 },
-                "Next": "Run stopped",
-            }
+            )
         ],
         Next="Report failure",
     ),
@@ -425,7 +614,7 @@ _STATES: dict[str, State] = {
         seconds=5 * _MINUTE,
         Output="{% $states.input %}",
         # The evidence is written by now: a run is not less stopped for want of a page about it.
-        Catch=[{"ErrorEquals": ["States.ALL"], "Output": "{% $states.input %}", "Next": "Run stopped"}],
+        Catch=[_catch_all("Run stopped", Output="{% $states.input %}")],
         Next="Run stopped",
     ),
     "Run stopped": {"Type": "Fail", "Error": "RunStopped", "Cause": "{% $states.input.sentence %}"},
@@ -436,14 +625,13 @@ def _caught(name: str, state: State) -> State:
     """The state, with every failure of its work sent to "Clean up"."""
     if state["Type"] not in ("Task", "Map") or "Catch" in state:
         return state
-    failure = {"step": name, "error": "{% $states.errorOutput %}"}
-    return {**state, "Catch": [{"ErrorEquals": ["States.ALL"], "Output": failure, "Next": "Clean up"}]}
+    return {**state, "Catch": [_catch_all("Clean up", Output=_failed_at(name))]}
 
 
 WORKFLOW: State = {
     "Comment": "Trains a model, measures it against its base, and promotes it if it is better",
     "QueryLanguage": "JSONata",
     "StartAt": "Prepare dataset",
-    "TimeoutSeconds": 4 * _DAY,
+    "TimeoutSeconds": _LONGEST,
     "States": {name: _caught(name, state) for name, state in _STATES.items()},
 }

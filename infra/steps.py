@@ -5,6 +5,7 @@ What a step takes, returns and writes stands in its own module below lambdas/wor
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_lambda as lambda_
@@ -12,7 +13,7 @@ from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from infra.champion import Champion
-from infra.config import InferenceProfile, Network
+from infra.config import InferenceProfile, Network, Retention, Stage
 from infra.customization import CustomizationRole
 from infra.datasets import Artifacts, Datasets, Rows
 from infra.encryption import TeamKey
@@ -47,6 +48,9 @@ class Steps(Construct):
         customization: CustomizationRole,
         network: Network | None,
         champion: Champion,
+        stage: Stage,
+        retention: Retention,
+        costs: Mapping[str, Any],
         notifications: Notifications,
         key: TeamKey,
         lasting: bool,
@@ -133,6 +137,46 @@ class Steps(Construct):
             ],
         )
         step(
+            "Signal",
+            "signal",
+            "Says whether there is something to learn from",
+            minutes=5,
+            memory_mb=1769,
+            may=[
+                artifacts.list_objects(),
+                artifacts.read("measured/*"),
+                artifacts.write("gates/signal.json"),
+                key.use_through("s3"),
+            ],
+        )
+        step(
+            "Lock",
+            "lock",
+            "Keeps the environment to one run at a time",
+            minutes=1,
+            may=[
+                artifacts.list_objects(),
+                artifacts.use_lock(),
+                artifacts.write("gates/lock.json"),
+                key.use_through("s3"),
+            ],
+        )
+        step(
+            "Estimate",
+            "estimate",
+            "Estimates what a run costs and holds it against the budget",
+            minutes=5,
+            memory_mb=1769,
+            environment={"COSTS": json.dumps(costs)},
+            may=[
+                artifacts.list_objects(),
+                artifacts.read("measured/*"),
+                artifacts.write("gates/cost.json"),
+                artifacts.use_ledger(),
+                key.use_through("s3"),
+            ],
+        )
+        step(
             "Train",
             "train",
             "Submits the customization job of a run",
@@ -179,11 +223,26 @@ class Steps(Construct):
             "Decides whether the candidate is better than its base by more than chance",
             minutes=5,
             memory_mb=1769,
+            environment={"APPROVAL_SECONDS": str(stage.approval_hours * 3600 if stage.approval else 0)},
             may=[
                 artifacts.list_objects(),
                 artifacts.read("measured/*"),
                 artifacts.write("decision.json"),
                 key.use_through("s3"),
+            ],
+        )
+        step(
+            "Approval",
+            "approval",
+            "Asks a person to approve a candidate and records the answer",
+            minutes=1,
+            environment={"TOPIC": notifications.topic.topic_arn},
+            may=[
+                artifacts.list_objects(),
+                artifacts.read("approval.json"),
+                artifacts.write("approval.json", "decision.json"),
+                key.use_through("s3"),
+                *notifications.publish(),
             ],
         )
         step(
@@ -200,6 +259,34 @@ class Steps(Construct):
                 artifacts.list_objects(),
                 artifacts.read("promotion.json"),
                 artifacts.write("promotion.json"),
+                artifacts.write_history(),
+                key.use_through("s3"),
+            ],
+        )
+        step(
+            "RetireOld",
+            "retire_old",
+            "Deletes models of earlier runs that nobody needs any more",
+            minutes=5,
+            environment={
+                "CHAMPION": champion.parameter.parameter_name,
+                "KEEP_MODELS": str(retention.models),
+                "KEEP_DAYS": str(retention.days),
+            },
+            may=[
+                allow(
+                    "bedrock:ListCustomModelDeployments",
+                    "bedrock:ListCustomModels",
+                    on=["*"],
+                    because="Listing knows no resources.",
+                ),
+                allow_ours("bedrock:DeleteCustomModel", on=[models]),
+                allow_unless_others("bedrock:GetCustomModelDeployment", on=[deployments]),
+                allow_ours("bedrock:DeleteCustomModelDeployment", on=[deployments]),
+                allow("ssm:GetParameter", on=[champion.parameter.parameter_arn]),
+                artifacts.list_objects(),
+                artifacts.read_history(),
+                artifacts.write("retired.json"),
                 key.use_through("s3"),
             ],
         )
@@ -235,6 +322,7 @@ class Steps(Construct):
                 artifacts.list_objects(),
                 artifacts.read("failure.json", "failed/*"),
                 artifacts.write("failure.json"),
+                artifacts.use_lock(),
                 key.use_through("s3"),
                 *notifications.publish(),
             ],

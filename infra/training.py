@@ -8,12 +8,12 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
-from infra.config import InferenceProfile
+from infra.champion import Champion
+from infra.config import ENVIRONMENT_TAG, InferenceProfile
 from infra.datasets import Artifacts
 from infra.encryption import TeamKey
 from infra.monitoring import Notifications
 from infra.permissions import (
-    ENVIRONMENT_TAG,
     accept,
     allow,
     allow_ours,
@@ -36,6 +36,7 @@ class TrainingWorkflow(Construct):
         steps: Steps,
         inference: InferenceProfile,
         artifacts: Artifacts,
+        champion: Champion,
         notifications: Notifications,
         key: TeamKey,
         lasting: bool,
@@ -76,6 +77,7 @@ class TrainingWorkflow(Construct):
             allow_unless_others("bedrock:TagResource", on=[deployments]),
             allow_unless_others("bedrock:GetCustomModelDeployment", on=[deployments]),
             allow_ours("bedrock:DeleteCustomModelDeployment", on=[deployments]),
+            allow("ssm:GetParameter", on=[champion.parameter.parameter_arn]),
             key.use_for_models(),
             *notifications.publish(),
         )
@@ -93,6 +95,7 @@ class TrainingWorkflow(Construct):
             definition_substitutions={
                 **arns,
                 "BaseModelForInference": inference.profile,
+                "Champion": champion.parameter.parameter_name,
                 "Stack": cdk.Aws.STACK_NAME,
                 "Topic": notifications.topic.topic_arn,
             },
@@ -132,6 +135,21 @@ class TrainingWorkflow(Construct):
         machine = self.state_machine.state_machine_arn
         read_tags = allow("states:ListTagsForResource", on=[machine])
         grant(iam.Policy(self, "ReadTags", roles=[steps.functions["Train"].role]), read_tags)
+        grant(
+            iam.Policy(self, "SeeHolder", roles=[steps.functions["Lock"].role]),
+            allow(
+                "states:DescribeExecution",
+                on=[
+                    stack.format_arn(
+                        service="states",
+                        resource="execution",
+                        resource_name=f"{self.state_machine.state_machine_name}:*",
+                        arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+                    )
+                ],
+                because="Whoever holds the lock is an execution of this state machine, named by its run.",
+            ),
+        )
         grant(
             iam.Policy(self, "RunMaps", roles=[role]),
             read_tags,

@@ -28,7 +28,7 @@ class RunStarter(Construct):
         workflow: TrainingWorkflow,
         settings: Mapping[str, Any],
         gates: Mapping[str, Any],
-        limits: Mapping[str, int],
+        limits: Mapping[str, float],
         rows: Rows,
         datasets: Datasets,
         artifacts: Artifacts,

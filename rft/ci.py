@@ -103,10 +103,10 @@ def _try_out(deployed: Deployed) -> None:
         "id": "smoke",
         "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": ""}],
     }
-    answer = deployed.invoke(deployed.outputs["RewardVersion"], [sample])
+    answer = deployed.invoke(deployed.outputs["RewardVersion"], [sample], f"{deployed.stack}: no score")
     if not isinstance(answer, list) or [each.get("id") for each in answer] != ["smoke"]:
         raise CloudError(f"{deployed.stack}: the reward function answered {json.dumps(answer)[:200]}")
-    deployed.invoke(deployed.outputs["Start"], {"dry_run": True})
+    deployed.invoke(deployed.outputs["Start"], {"dry_run": True}, f"{deployed.stack}: no run")
 
 
 @app.command()

@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,6 +52,9 @@ from rft.watching import Watch, duration
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".rft"
 
+# As long as the workflow itself waits for a deployment to change.
+_CHANGE_SECONDS = 7200.0
+
 app = typer.Typer(
     help="Reinforcement fine-tuning environments: rehearse, run, watch, report.",
     no_args_is_help=True,
@@ -65,6 +69,7 @@ err = Console(stderr=True)
 TeamName = Annotated[str, typer.Argument(help="A folder under teams/.", metavar="TEAM")]
 Stage = Annotated[str, typer.Option(help="One of the team's stages.")]
 OnAws = Annotated[bool, typer.Option("--aws", help="Act on the AWS account even while an embedded AWS runs.")]
+Reason = Annotated[str, typer.Option(help="Why, for the history.")]
 RunName = Annotated[str | None, typer.Option("--run", help="A run's name; the latest without it.")]
 
 
@@ -77,10 +82,10 @@ def _cloud(on_aws: bool, region: str | None = None) -> Cloud:
     return Cloud.embedded(running) if running else Cloud.account(region)
 
 
-def _deployed(name: str, stage: str, on_aws: bool) -> Deployed:
+def _deployed(name: str, stage: str, on_aws: bool, *, say: Console = out) -> Deployed:
     team = _team(name)
     cloud = _cloud(on_aws, _known(team, stage).region)
-    out.print(f"[dim]on {cloud.name}[/dim]", highlight=False)
+    say.print(f"[dim]on {cloud.name}[/dim]", highlight=False)
     return cloud.deployed(team.stack_id(stage))
 
 
@@ -232,6 +237,125 @@ def report(team: TeamName, stage: Stage = "dev", name: RunName = None, aws: OnAw
             f"{found.name} is {found.status.lower()} and has no report yet: follow it with `rft watch {team}`"
         )
     out.print(str(path), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def approve(
+    team: TeamName,
+    stage: Stage = "dev",
+    name: Annotated[
+        str | None, typer.Option("--run", help="The run; the one that goes on without it.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the history; may be left out.")] = "",
+    aws: OnAws = False,
+) -> None:
+    """Lets a run that waits for approval promote its model."""
+    _answer("approve", _deployed(team, stage, aws), name, reason, team)
+
+
+@app.command()
+def reject(
+    team: TeamName,
+    reason: Reason,
+    stage: Stage = "dev",
+    name: Annotated[
+        str | None, typer.Option("--run", help="The run; the one that goes on without it.")
+    ] = None,
+    aws: OnAws = False,
+) -> None:
+    """Keeps a run that waits for approval from promoting its model."""
+    _answer("reject", _deployed(team, stage, aws), name, reason, team)
+
+
+def _answer(action: str, deployed: Deployed, name: str | None, reason: str, team: str) -> None:
+    """Answers the run that waits for approval: the one named, or else the only one that goes on."""
+    if name is None:
+        going_on = [run.name for run in deployed.runs() if run.status == "RUNNING"]
+        if len(going_on) != 1:
+            raise CloudError(
+                f"{deployed.stack} has several runs that go on: choose one with --run ({', '.join(going_on)})"
+                if going_on
+                else f"{deployed.stack} has no run that goes on, so none is waiting for approval"
+            )
+        [name] = going_on
+    answer = deployed.change_champion(action, run=name, why=reason)
+    verdict = "approved" if answer["approved"] else "rejected"
+    out.print(f"{name} {verdict} as {answer['by']}; it ends by itself: rft watch {team}", highlight=False)
+
+
+@app.command()
+def promote(
+    team: TeamName,
+    name: Annotated[str, typer.Option("--run", help="The run whose model is to be the champion.")],
+    reason: Reason,
+    stage: Stage = "dev",
+    aws: OnAws = False,
+) -> None:
+    """Makes the model of a run the champion, whatever the run decided, and waits until it is served."""
+    _change("promote", _deployed(team, stage, aws), name, reason)
+
+
+@app.command()
+def rollback(
+    team: TeamName,
+    reason: Reason,
+    stage: Stage = "dev",
+    to: Annotated[
+        str | None, typer.Option(help="A run that was the champion; the one before without it.")
+    ] = None,
+    aws: OnAws = False,
+) -> None:
+    """Makes the model before the present one the champion again, and waits until it is served."""
+    _change("rollback", _deployed(team, stage, aws), to, reason)
+
+
+def _change(action: str, deployed: Deployed, run: str | None, reason: str) -> None:
+    """Changes the champion and waits until it serves the other model."""
+    state = deployed.change_champion(action, run=run, why=reason)
+    goal, chosen = state["goal"], state["run"]
+    pause = 0.5 if deployed.cloud.endpoint else 15.0
+    deadline = time.monotonic() + _CHANGE_SECONDS
+    with _step(f"Move the champion to the model of {chosen}"):
+        while state["model"] != goal:
+            if not state["updating"] or time.monotonic() > deadline:
+                raise CloudError(
+                    f"the champion still serves {state['model']}: moving it is {state['update']};"
+                    " look at it with `rft history` and try again"
+                )
+            time.sleep(pause)
+            state = deployed.change_champion("status")
+    out.print(f"The champion {state['champion_arn']} serves {goal} of {chosen}.", highlight=False)
+
+
+@app.command()
+def history(
+    team: TeamName,
+    stage: Stage = "dev",
+    as_json: Annotated[bool, typer.Option("--json", help="Print all there is, as JSON.")] = False,
+    aws: OnAws = False,
+) -> None:
+    """Lists who changed the champion, when and why."""
+    deployed = _deployed(team, stage, aws, say=err if as_json else out)
+    found = deployed.change_champion("history")
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    table = Table("when", "change", "run", "gain", "who", "why", box=None, header_style="bold")
+    serving = max(
+        (at for at, each in enumerate(found["changes"]) if each["model"] == found["model"]), default=None
+    )
+    for at, each in enumerate(found["changes"]):
+        gain = each["metrics"].get("gain")
+        table.add_row(
+            each["when"][:16].replace("T", " "),
+            Text(each["change"] + (" (serving)" if at == serving else ""), "green" if at == serving else ""),
+            each["run"],
+            "" if gain is None else f"{gain:+.3f}",
+            # The end of an ARN is what tells people apart.
+            Text(each["who"].rpartition(":")[2]),
+            Text(each["why"]),
+        )
+    out.print(table if found["changes"] else "No model has been promoted yet.")
 
 
 @app.command()

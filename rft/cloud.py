@@ -66,6 +66,20 @@ class Cloud:
             name=f"AWS account {identity['Account']} in {session.region_name}", endpoint=None, session=session
         )
 
+    def identity(self, stack: str) -> str:
+        """Returns the query of a GetCallerIdentity request that says who we are to one environment.
+
+        It is signed together with the environment's name and good for a minute: whoever sends it learns our
+        ARN from STS and can do nothing else with it.
+        """
+        regional = f"https://sts.{self.session.region_name}.amazonaws.com"
+        sts = self.session.client("sts", endpoint_url=self.endpoint or regional)
+        sts.meta.events.register(
+            "before-sign.sts.GetCallerIdentity",
+            lambda request, **_: request.headers.add_header("x-rft-environment", stack),
+        )
+        return sts.generate_presigned_url("get_caller_identity", ExpiresIn=60).partition("?")[2]
+
     @cache  # noqa: B019 - a Cloud lives as long as the command
     def client(self, service: Any) -> Any:
         """Returns the boto3 client of `service`."""
@@ -143,21 +157,40 @@ class Deployed:
         Raises:
             CloudError: The request was refused.
         """
-        body = self.invoke(self.outputs["Start"], request)
+        body = self._ask("Start", request, "the run was not started")
         return self.run(body["run"]), bool(body["started"])
 
-    def invoke(self, function: str, request: Any) -> Any:
+    def change_champion(self, action: str, *, run: str | None = None, why: str | None = None) -> Any:
+        """Has the environment approve, reject, promote or roll back in our name, or say how things stand.
+
+        What it takes and answers stands in lambdas/workflow/change_champion.py.
+
+        Raises:
+            CloudError: It was refused.
+        """
+        request = {"action": action, "run": run, "why": why, "identity": self.cloud.identity(self.stack)}
+        return self._ask("ChangeChampion", request, f"{action} was refused")
+
+    def _ask(self, output: str, request: Mapping[str, Any], refused: str) -> Any:
+        """Invokes the function that an output of the stack names; returns its answer."""
+        if output not in self.outputs:
+            raise CloudError(
+                f"{self.stack} has no output {output}: deploy it again, it is of an older version"
+            )
+        return self.invoke(self.outputs[output], request, refused)
+
+    def invoke(self, function: str, request: Any, refused: str) -> Any:
         """Calls a function of the environment and returns its answer.
 
         Raises:
-            CloudError: It failed, with what it said.
+            CloudError: It failed; the text begins with `refused` and says why.
         """
         answer = self.cloud.client("lambda").invoke(
             FunctionName=function, Payload=json.dumps(request).encode()
         )
         body = json.loads(answer["Payload"].read())
         if answer.get("FunctionError"):
-            raise CloudError(f"{self.stack}: {body.get('errorMessage', body)}")
+            raise CloudError(f"{refused}: {body.get('errorMessage', body)}")
         return body
 
     def run(self, name: str) -> Run:

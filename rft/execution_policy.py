@@ -153,6 +153,9 @@ def arns(kind: str, names: Iterable[str], place: Place) -> list[str]:
             return [_arn(place, "events", f"rule/{own}")]
         case "cloudwatch":
             return [_arn(place, "cloudwatch", f"alarm:{own}")]
+        case "budgets":
+            # They belong to no region, and how CloudFormation names one is not documented.
+            return [f"arn:{place.partition}:budgets::{place.account}:budget/*"]
         case service:
             # What is left has no name of the stack's, and holds neither data nor rights.
             return [_arn(place, service, "*")]

@@ -109,6 +109,8 @@ class Watch:
             first, last = sum(values[:share]) / share, sum(values[-share:]) / share
             note = Text.assemble((sparkline(values), "cyan"), f"  reward {first:.2f} → {last:.2f}")
         if step.ended is None and self.running:
+            if step.name == "Wait for approval":
+                note = Text("a person has to answer: rft approve, or rft reject", "yellow")
             return self._spinner, step.name, took, note
         failed = step is self.steps[-1] and self.run.status not in {"SUCCEEDED", "RUNNING"}
         return Text("✗", "red") if failed else Text("✓", "green"), step.name, took, note

@@ -13,6 +13,7 @@ IAM:
       bedrock:GetCustomModelDeployment, bedrock:DeleteCustomModelDeployment on custom-model-deployment/*
       (the service makes the ids; both are found by the run's name);
     - ssm:GetParameter on CHAMPION;
+    - s3:GetObject, s3:PutObject on ARTIFACTS/lock.json;
     - s3:ListBucket on ARTIFACTS, s3:GetObject on ARTIFACTS/runs/*/failure.json and ARTIFACTS/runs/*/failed/*,
       s3:PutObject on ARTIFACTS/runs/*/failure.json;
     - sns:Publish on TOPIC;
@@ -25,7 +26,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lambdas.workflow import runs
+from lambdas.workflow import lock, runs
 from lambdas.workflow.promote import champion
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, str]:
     )
     done: list[str] = [*before.get("done", [])]
     left: list[str] = []
-    actions: tuple[Callable[[str], str | None], ...] = (_stop_job, _delete_deployment)
+    actions: tuple[Callable[[str], str | None], ...] = (_stop_job, _delete_deployment, _release_lock)
     for action in actions:
         try:
             if said := action(run):
@@ -181,8 +182,13 @@ def _delete_deployment(run: str) -> str | None:
     return f"deployment {name} was deleted"
 
 
+def _release_lock(run: str) -> str | None:
+    """Gives the environment's lock back if the run has it."""
+    return "the lock was given back" if lock.release(run) else None
+
+
 def _sentence(trouble: _Trouble, done: list[str], left: list[str]) -> str:
-    happened = "was stopped" if trouble.error == "Aborted" else "failed"
+    happened = "was stopped" if trouble.error in ("Aborted", "GateClosed") else "failed"
     where = f" at {trouble.step}" if trouble.step else ""
     cleaned = "; ".join(done) or ("nothing" if left else "nothing of it was running")
     return (

@@ -1,14 +1,17 @@
 """Samples a model on one held-out prompt and has the deployed reward function score every completion.
 
 Event: {"run", "subject": "base" | "candidate", "model_id", "reward_version",
-    "measurement": {"samples_per_prompt", "temperature", ...}, "max_tokens",
+    "measurement": {"samples_per_prompt", "temperature", ...}, "samples": completions in all, "max_tokens",
     "reasoning_effort": "low" | "medium" | "high" | null,
     "item": {"index", "id", "messages", "reference_answer", "metadata"}}.
 Returns: {"index"}.
 Writes: runs/<run>/measured/<subject>/<index in five digits>.json = {"index", "id", "messages",
     "reference_answer", "completions": [{"text", "score", "components", "metrics", "output_tokens",
-    "stop_reason"}], "mean"}; after a failure runs/<run>/failed/<subject>/<index>.json = {"error", "cause"},
-    which `clean_up` reads, because all that a Map state says is that an item failed.
+    "stop_reason"}], "mean", "more": [the same], "input_tokens", "reward_seconds"}. `completions` are as many
+    as `measurement` says, and `mean` is theirs: that is what models are compared by. `more` are those beyond
+    them, which only `signal` and `estimate` look at. The tokens are those of the prompt; the seconds passed
+    while the reward function scored all of them. After a failure runs/<run>/failed/<subject>/<index>.json =
+    {"error", "cause"}, which `clean_up` reads, because all that a Map state says is that an item failed.
 Errors: `RunError` when the reward function is broken or answers nonsense. `RewardUnavailableError` when it
     says that what it depends on is down, or when it times out (worth a retry). botocore's own errors by their
     own names.
@@ -24,6 +27,7 @@ IAM:
 import json
 import math
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -68,7 +72,9 @@ def _measure(event: Mapping[str, Any]) -> dict[str, Any]:
         reasoning_effort=event.get("reasoning_effort"),
     )
     # One after the other: the Map state's concurrency is the one number that says how busy the model gets.
-    completions = [_sample(request) for _ in range(event["measurement"]["samples_per_prompt"])]
+    compared = event["measurement"]["samples_per_prompt"]
+    samples = [_sample(request) for _ in range(max(compared, event["samples"]))]
+    completions = [completion for completion, _ in samples]
     batch = [
         {
             "id": f"{item['id']}-{number}",
@@ -77,15 +83,21 @@ def _measure(event: Mapping[str, Any]) -> dict[str, Any]:
         }
         for number, completion in enumerate(completions)
     ]
-    for completion, reward in zip(completions, score(event["reward_version"], batch), strict=True):
+    began = time.monotonic()
+    rewards = score(event["reward_version"], batch)
+    took = time.monotonic() - began
+    for completion, reward in zip(completions, rewards, strict=True):
         completion.update(reward)
     return {
         "index": item["index"],
         "id": item["id"],
         "messages": item["messages"],
         "reference_answer": item["reference_answer"],
-        "completions": completions,
-        "mean": fmean(completion["score"] for completion in completions),
+        "completions": completions[:compared],
+        "mean": fmean(completion["score"] for completion in completions[:compared]),
+        "more": completions[compared:],
+        "input_tokens": samples[0][1],
+        "reward_seconds": round(took, 3),
     }
 
 
@@ -123,16 +135,17 @@ def converse_request(
     return request
 
 
-def _sample(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns one completion; text that the model only thought is no part of it."""
+def _sample(request: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """Returns one completion and the tokens of its prompt; what the model only thought is no part of it."""
     bedrock: BedrockRuntimeClient = runs.client("bedrock-runtime")
     answer = bedrock.converse(**request)
     content = answer["output"]["message"]["content"]
-    return {
+    completion = {
         "text": "".join(block["text"] for block in content if "text" in block),
         "output_tokens": answer["usage"]["outputTokens"],
         "stop_reason": answer["stopReason"],
     }
+    return completion, answer["usage"]["inputTokens"]
 
 
 def score(version: str, batch: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -27,7 +27,9 @@ empty lists mean that the run did not get that far.
     embedded        true where an embedded AWS made the run, with a miniature policy in the model's place
     outcome         promoted | cleared (to be promoted) | kept (not promoted) | failed | undecided
     sentence        why, for a person
-    failure         failure.json as it is; decision: decision.json; champion: what promoting did
+    failure         failure.json as it is; decision: decision.json, with guards, champion and approval;
+                    champion: what promoting did
+    gates           [{gate, verdict, sentence, notes}]: what let the run pass, or stopped it (lambdas/gate.py)
     reward          {base, candidate}: {prompts, completions, mean, zero_share, full_share, cut_share,
                     output_tokens}; cut_share: of completions that met the token limit
     paired          {prompts, better, same, worse}: the candidate's mean against the base's, prompt by prompt
@@ -73,10 +75,13 @@ _EXAMPLES_OF_A_KIND: Final = 3
 # A prompt whose completions score less than this on average was not answered.
 _ANSWERED: Final = 0.5
 _INPUTS: Final = re.compile(
-    r"(run|dataset|decision|failure)\.json|measured/(base|candidate)/[^/]+\.json"
+    r"(run|dataset|decision|failure)\.json|gates/[^/]+\.json|measured/(base|candidate)/[^/]+\.json"
     r"|output/(.+/)?step_wise_training_metrics\.csv"
 )
 
+
+# In workflow order; a gate that is not among them comes last.
+_GATES: Final = ("dataset", "rehearsal", "signal", "lock", "cost", "tripwires")
 
 _STEP: Final = frozenset({"step_number", "epoch_number"})
 # The service does not document the names of its metrics: these words are in all that were seen so far.
@@ -109,6 +114,7 @@ class Facts:
     embedded: bool
     document: Mapping[str, Any] = field(default_factory=dict)
     dataset: Mapping[str, Any] | None = None
+    gates: Sequence[Mapping[str, Any]] = ()
     decision: Mapping[str, Any] | None = None
     failure: Mapping[str, Any] | None = None
     champion: Mapping[str, Any] | None = None
@@ -162,6 +168,7 @@ def _facts(event: Mapping[str, Any]) -> Facts:
         embedded=_is_embedded(document.get("reward_version", "")),
         document=document,
         dataset=loaded.get("dataset.json"),
+        gates=[content for path, content in sorted(loaded.items()) if path.startswith("gates/")],
         decision=event.get("decision") or loaded.get("decision.json"),
         failure=loaded.get("failure.json") or _failure(event.get("error")),
         champion=event.get("champion"),
@@ -239,6 +246,7 @@ def _manifest(facts: Facts) -> dict[str, Any]:
         "failure": facts.failure,
         "decision": facts.decision,
         "champion": facts.champion,
+        "gates": _gates(facts),
         "reward": {subject: _rewards(facts.measured[subject]) for subject in SUBJECTS},
         "paired": _paired(differences),
         "prompts": prompts,
@@ -269,6 +277,20 @@ def _outcome(facts: Facts) -> dict[str, str]:
     else:
         outcome, sentence = "undecided", "The run has not come to a decision yet."
     return {"outcome": outcome, "sentence": sentence or "No reason was recorded."}
+
+
+def _gates(facts: Facts) -> list[dict[str, Any]]:
+    """Returns what each gate said; `notes` are what it said for information."""
+    order = {gate: place for place, gate in enumerate(_GATES)}
+    return [
+        {
+            "gate": verdict["gate"],
+            "verdict": verdict["verdict"],
+            "sentence": verdict["sentence"],
+            "notes": [each["sentence"] for each in verdict["findings"] if each["level"] == "info"],
+        }
+        for verdict in sorted(facts.gates, key=lambda each: order.get(each["gate"], len(order)))
+    ]
 
 
 def _values(measured: Measured, key: str) -> list[Any]:

@@ -2,13 +2,18 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from lambdas.gate import Verdict
 
 # How many seconds to wait for an answer, and how often to ask. Long completions and slow judges take minutes;
 # all attempts together must fit into what the step has, or its own words are lost with it.
 _PATIENCE: Final = {"bedrock-runtime": (270, 3), "lambda": (900, 4), "s3": (60, 3)}
 _USUAL_PATIENCE: Final = (20, 6)
+_READERS: Final = 10
 
 
 class RunError(Exception):
@@ -81,3 +86,18 @@ def paths(run: str, folder: str) -> list[str]:
     )
     start = len(key(run, ""))
     return sorted(entry["Key"][start:] for page in pages for entry in page.get("Contents", []))
+
+
+def read_all(run: str, folder: str) -> list[Any]:
+    """Returns all JSON files of a run below `folder`, in the order of their paths."""
+    found = paths(run, folder)
+    # The client is made here: making it in several threads at once is not safe, using it is.
+    client("s3")
+    with ThreadPoolExecutor(_READERS) as readers:
+        return list(readers.map(lambda path: read(run, path), found))
+
+
+def write_verdict(run: str, verdict: "Verdict") -> dict[str, str]:
+    """Writes what a gate says of a run; returns the part that the workflow goes by."""
+    write(run, f"gates/{verdict.gate}.json", verdict.document())
+    return {"verdict": verdict.verdict, "sentence": verdict.sentence}

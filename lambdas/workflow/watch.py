@@ -84,8 +84,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, str]:
             "its reward function: nothing was watched. Look whether the function may write its log."
         )
         verdict = replace(verdict, findings=(*verdict.findings, Finding("nothing-seen", "warn", blind)))
-    runs.write(run, "gates/tripwires.json", verdict.document())
-    return {"verdict": verdict.verdict, "sentence": verdict.sentence}
+    return runs.write_verdict(run, verdict)
 
 
 def _lines(version: str, known: Mapping[str, Any], context: Any) -> Iterator[tuple[str, Batch]]:

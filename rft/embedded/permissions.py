@@ -20,6 +20,8 @@ from ministack.services import kms, s3, sns
 from rft.embedded.callers import BEDROCK, calling_service, principal_of, session_of
 
 BEDROCK_SERVICES = ("bedrock", "bedrock-runtime")
+# The state machine that waits for each task token, or waited: what answering it is asked for.
+MACHINE_OF_TOKEN: dict[str, str] = {}
 
 Conditions = tuple[tuple[str, Any], ...]
 BedrockHandler = Callable[[str, str, dict[str, str], bytes, str], tuple[int, Mapping[str, Any]]]
@@ -108,10 +110,10 @@ _refused: contextvars.ContextVar[Permission | None] = contextvars.ContextVar("re
 def authorization(calls: Calls) -> None:
     """Makes the emulator ask for every permission AWS asks for, and records each answer.
 
-    Gaps: it leaves out the qualifier of an invoked function and the resource of a workflow's tag calls, and
-    never asks for what a call needs besides its own action: the KMS key of an object or topic,
-    s3:ListBucket to be told that an object does not exist. A refusal names action and resource, as AWS
-    does.
+    Gaps: it leaves out the qualifier of an invoked function, the resource of a workflow's tag calls and the
+    state machine that waits for a task token, and never asks for what a call needs besides its own action:
+    the KMS key of an object or topic, s3:ListBucket to be told that an object does not exist. A refusal names
+    action and resource, as AWS does.
     """
     _name_actions_and_resources()
     _ask_for_all(calls)
@@ -148,7 +150,8 @@ def _name_actions_and_resources() -> None:
     ) -> str:
         resource: str = stock_resource(service, method, path, headers, body, query, *where)
         if service == "states" and resource == "*":
-            return str(_json_object(body).get("resourceArn", "*"))
+            request = _json_object(body)
+            return str(MACHINE_OF_TOKEN.get(request.get("taskToken", "")) or request.get("resourceArn", "*"))
         qualifier = (query.get("Qualifier") or [""])[0]
         if service == "lambda" and qualifier and path.endswith("/invocations"):
             return f"{resource}:{qualifier}"

@@ -4,6 +4,8 @@ import contextvars
 import copy
 import json
 import re
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +15,7 @@ from botocore.exceptions import ClientError, ParamValidationError, UnknownServic
 from ministack.services import stepfunctions as states
 
 from rft.embedded.callers import STEP_FUNCTIONS, Clients, calling_service
-from rft.embedded.permissions import Permission, may
+from rft.embedded.permissions import MACHINE_OF_TOKEN, Permission, may
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,51 @@ def tasks(clients: Clients) -> None:
         )
 
     states._invoke_resource = invoke
+
+
+_execution: contextvars.ContextVar[Mapping[str, Any] | None] = contextvars.ContextVar(
+    "execution", default=None
+)
+
+
+def task_tokens() -> None:
+    """Waits for a task token as Step Functions does.
+
+    Gaps: the emulator takes no expression for TimeoutSeconds, calls the function of a waiting task as the
+    account's root and goes on waiting when it fails; and a stopped execution waits for ever.
+    """
+    stock = states._execute_task
+
+    def execute(state: dict[str, Any], given: Any, execution: Any, ctx: dict[str, Any]) -> Any:
+        if isinstance(state.get("TimeoutSeconds"), str):
+            seconds = states._apply_jsonata_template(state["TimeoutSeconds"], given, ctx)
+            state = {**state, "TimeoutSeconds": seconds}
+        _execution.set(execution)
+        return stock(state, given, execution, ctx)
+
+    def wait(resource: str, arguments: Any, token: str, state: Mapping[str, Any]) -> Any:
+        workflow, execution = _workflow.get(), _execution.get()
+        answered = threading.Event()
+        task: dict[str, Any] = {"event": answered, "result": None, "error": None, "heartbeat": None}
+        states._task_tokens[token] = task
+        if workflow:
+            MACHINE_OF_TOKEN[token] = workflow.arn
+        try:
+            states._invoke_resource(resource.removesuffix(".waitForTaskToken"), arguments)
+            deadline = time.monotonic() + state.get("TimeoutSeconds", 99_999_999)
+            while not answered.wait(0.1):
+                if time.monotonic() > deadline:
+                    raise states._ExecutionError("States.Timeout", "")
+                if execution and execution["status"] != "RUNNING":
+                    # Ends this thread: an error would make a stopped execution a failed one.
+                    raise SystemExit
+        finally:
+            states._task_tokens.pop(token, None)
+        if task["error"]:
+            raise states._ExecutionError(task["error"]["Error"], task["error"]["Cause"])
+        return json.loads(task["result"])
+
+    states._execute_task, states._invoke_with_callback = execute, wait
 
 
 def _invoke_function(client: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

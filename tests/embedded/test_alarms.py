@@ -93,7 +93,7 @@ def watched(
     synthesize: Synthesize,
     deploy: Callable[..., Any],
 ) -> Watched:
-    project = Project(tmp_path_factory.mktemp("watched"), synthesize, deploy)
+    project = Project(tmp_path_factory.mktemp("watched"), synthesize, deploy, "watched")
     (project.settings.parent / "reward.py").write_text(REWARD)
     text = project.settings.read_text()
     text = text.replace('train_when = "on-deploy"', 'train_when = "manual"')
@@ -102,7 +102,7 @@ def watched(
     project.settings.write_text(text + '\n[reward.components.answer]\nfunction = "reward.py"\n')
     outputs = project.deploy()
     return Watched(
-        client, Deployed(cloud=Cloud.embedded(aws), stack="rft-changing-dev", status="", outputs=outputs)
+        client, Deployed(cloud=Cloud.embedded(aws), stack="rft-watched-dev", status="", outputs=outputs)
     )
 
 

@@ -103,6 +103,24 @@ def in_parallel() -> dict[str, Any]:
     }
 
 
+def asking() -> dict[str, Any]:
+    """A task that gives its token to the worker, which writes it to an object, and waits for an answer."""
+    return {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::lambda:invoke.waitForTaskToken",
+        "Arguments": {
+            "FunctionName": "${Worker}",
+            "Payload": {
+                "key": "{% $states.input.key %}",
+                "do": "{% $states.input.do %}",
+                "token": "{% $states.context.Task.Token %}",
+            },
+        },
+        "TimeoutSeconds": "{% $states.input.seconds %}",
+        "End": True,
+    }
+
+
 def sdk_task(resource: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"Type": "Task", "Resource": resource, "Arguments": arguments, "End": True}
 
@@ -360,6 +378,7 @@ def template() -> dict[str, Any]:
         "FanOut": workflow(fan_out(), "MachineRole"),
         "FanOutPowerless": workflow(fan_out(), "PowerlessRole"),
         "InParallel": workflow(in_parallel(), "MachineRole"),
+        "Asking": workflow(asking(), "MachineRole"),
         "Job": workflow(missing_job, "MachineRole"),
         "Parameter": workflow(parameter, "MachineRole"),
         "ParameterPowerless": workflow(parameter, "PowerlessRole"),
@@ -592,6 +611,66 @@ def test_the_name_of_a_parameter_still_open(plain_stack: dict[str, str]) -> None
 
 
 # --- loopback counts as TLS ---------------------------------------------------------------------
+
+
+BUDGET = {
+    "Type": "AWS::Budgets::Budget",
+    "Properties": {
+        "Budget": {
+            "BudgetType": "COST",
+            "TimeUnit": "MONTHLY",
+            "BudgetLimit": {"Amount": 200, "Unit": "USD"},
+            "CostFilters": {"TagKeyValue": ["user:rft:environment$here"]},
+        },
+        "NotificationsWithSubscribers": [
+            {
+                "Notification": {
+                    "NotificationType": "ACTUAL",
+                    "ComparisonOperator": "GREATER_THAN",
+                    "Threshold": 80,
+                },
+                "Subscribers": [{"SubscriptionType": "SNS", "Address": "arn:aws:sns:us-east-1:1:topic"}],
+            }
+        ],
+    },
+}
+
+
+def budget_template(**limit: Any) -> str:
+    budget = json.loads(json.dumps(BUDGET))
+    budget["Properties"]["Budget"]["BudgetLimit"].update(limit)
+    return json.dumps({"Resources": {"Budget": budget}, "Outputs": {"Name": {"Value": {"Ref": "Budget"}}}})
+
+
+def test_a_stack_may_have_a_budget(client: Clients, deploy_template: Callable[..., dict[str, str]]) -> None:
+    name = deploy_template(client, "budgeted", {}, TemplateBody=budget_template())["Name"]
+    asked = {"AccountId": ACCOUNT, "BudgetName": name}
+
+    def limit() -> str:
+        return str(client("budgets").describe_budget(**asked)["Budget"]["BudgetLimit"]["Amount"])
+
+    assert limit() == "200"
+    (notice,) = client("budgets").describe_notifications_for_budget(**asked)["Notifications"]
+    assert (notice["NotificationType"], notice["Threshold"]) == ("ACTUAL", 80)
+    assert deploy_template(client, "budgeted", {}, TemplateBody=budget_template(Amount=300))["Name"] == name
+    assert limit() == "300"
+    client("cloudformation").delete_stack(StackName="budgeted")
+    wait_for(
+        lambda: (
+            name
+            not in [
+                each["BudgetName"]
+                for each in client("budgets").describe_budgets(AccountId=ACCOUNT)["Budgets"]
+            ]
+        )
+    )
+
+
+def test_budgets_of_a_stack_still_open(
+    plain: Clients, deploy_template: Callable[..., dict[str, str]]
+) -> None:
+    with pytest.raises((AssertionError, ClientError), match=r"(?i)unrecognized|unsupported"):
+        deploy_template(plain, "budgeted", {}, TemplateBody=budget_template())
 
 
 def test_a_role_may_use_a_bucket_that_wants_tls(client: Clients, stack: dict[str, str]) -> None:
@@ -838,6 +917,73 @@ def test_branches_run_in_parallel_on_their_arguments(client: Clients, stack: dic
 
 def test_parallel_in_jsonata_still_open(plain: Clients, plain_stack: dict[str, str]) -> None:
     assert run(plain, plain_stack["InParallel"], {"n": 1})["output"] == [10, 100]
+
+
+def asked(client: Clients, stack: dict[str, str], key: str) -> tuple[str, str]:
+    """The ARN of a workflow that waits for an answer, and the token to answer it with."""
+    given = {"key": key, "do": "write", "seconds": 60}
+    execution = client("stepfunctions").start_execution(
+        stateMachineArn=stack["Asking"], input=json.dumps(given)
+    )["executionArn"]
+
+    def written() -> Any:
+        found = client("s3").list_objects_v2(Bucket=stack["Bucket"], Prefix=key)
+        return found.get("Contents")
+
+    wait_for(written)
+    event = json.loads(client("s3").get_object(Bucket=stack["Bucket"], Key=key)["Body"].read())
+    return execution, event["token"]
+
+
+def test_a_task_waits_for_whoever_has_its_token_and_the_permission(
+    client: Clients, stack: dict[str, str], acting_as: ActingAs
+) -> None:
+    execution, token = asked(client, stack, "token/answered")
+    with pytest.raises(ClientError) as caught:
+        acting_as("WorkerRole", "stepfunctions").send_task_success(taskToken=token, output="{}")
+    assert caught.value.response["Error"]["Code"] == "AccessDeniedException"
+    # A policy can name the state machine, and needs to.
+    assert f"states:SendTaskSuccess on resource: {stack['Asking']}" in str(caught.value)
+    client("stepfunctions").send_task_success(taskToken=token, output='{"said": "yes"}')
+
+    def output() -> Any:
+        return client("stepfunctions").describe_execution(executionArn=execution).get("output")
+
+    assert json.loads(wait_for(output)) == {"said": "yes"}
+    with pytest.raises(client("stepfunctions").exceptions.TaskDoesNotExist):
+        client("stepfunctions").send_task_success(taskToken=token, output="{}")
+
+
+def test_a_task_waits_as_long_as_it_says(client: Clients, stack: dict[str, str]) -> None:
+    found = run(client, stack["Asking"], {"key": "token/late", "do": "write", "seconds": 1})
+    assert (found["status"], found["error"]) == ("FAILED", "States.Timeout")
+
+
+def test_a_task_whose_function_fails_waits_for_nobody(client: Clients, stack: dict[str, str]) -> None:
+    found = run(client, stack["Asking"], {"key": "token/none", "do": "fail", "seconds": 60})
+    assert (found["status"], found["error"]) == ("FAILED", "Flaky")
+
+
+def test_the_token_of_a_workflow_that_was_stopped_is_void(client: Clients, stack: dict[str, str]) -> None:
+    execution, token = asked(client, stack, "token/stopped")
+    states = client("stepfunctions")
+    states.stop_execution(executionArn=execution)
+
+    def void() -> bool:
+        try:
+            states.send_task_heartbeat(taskToken=token)
+        except states.exceptions.TaskDoesNotExist:
+            return True
+        return False
+
+    wait_for(void)
+    assert states.describe_execution(executionArn=execution)["status"] == "ABORTED"
+
+
+def test_waiting_for_a_token_still_open(plain: Clients, plain_stack: dict[str, str]) -> None:
+    # The expression is no number to it; on AWS it is evaluated.
+    found = run(plain, plain_stack["Asking"], {"key": "token/plain", "do": "write", "seconds": 1})
+    assert found["error"] == "States.Runtime"
 
 
 def test_an_sdk_task_calls_bedrock(client: Clients, stack: dict[str, str]) -> None:

@@ -5,7 +5,8 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,18 @@ def ended(deployed: Deployed, run: Run, seconds: float = 240) -> Run:
         run = deployed.run(run.name)
     assert run.status != "RUNNING", f"{run.name} goes on after {seconds} s"
     return run
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"nothing after {seconds} s"
+        time.sleep(0.2)
+
+
+def jobs(client: Clients) -> list[str]:
+    summaries = client("bedrock").list_model_customization_jobs()["modelCustomizationJobSummaries"]
+    return [job["jobName"] for job in summaries]
 
 
 def jobs_running(client: Clients) -> list[str]:
@@ -97,6 +110,20 @@ class TestRun:
         assert len(measured["base"]) == 100
         assert set(measured["base"].values()) == {4}
 
+    def test_passes_every_gate_untouched(self, deployed: Deployed, run: Run):
+        verdicts = {gate: deployed.document(run, f"gates/{gate}.json") for gate in ("signal", "lock", "cost")}
+        assert {gate: each["verdict"] for gate, each in verdicts.items()} == dict.fromkeys(verdicts, "pass")
+        signal = verdicts["signal"]["facts"]
+        # The base model answered half of the prompts as often as training has it.
+        assert (signal["prompts"], signal["samples_per_prompt"]) == (50, 8)
+        assert signal["advice"] == "train"
+        parts = {part["name"]: part for part in verdicts["cost"]["facts"]["estimate"]["parts"]}
+        assert parts["reward function"]["cost"][0] > 0
+        # Nobody has looked up what tuning this model costs.
+        assert parts["training"]["cost"] is None
+        assert deployed.artifact(f"ledger/{run.started.astimezone(UTC):%Y-%m}/{run.name}.json")
+        assert json.loads(deployed.artifact("lock.json") or b"")["run"] is None
+
     def test_promotes_on_a_gain_above_chance(self, deployed: Deployed, run: Run):
         decision = deployed.document(run, "decision.json")
         assert decision["promote"] is True
@@ -140,6 +167,10 @@ class TestRun:
     def test_fails_to_start_with_a_setting_the_service_refuses(self, deployed: Deployed):
         with pytest.raises(Exception, match="epochCount"):
             deployed.start({"training": {"epochCount": 51}})
+
+
+def lock_of(deployed: Deployed) -> dict[str, Any]:
+    return json.loads(deployed.artifact("lock.json") or b"{}")
 
 
 # What IAM evaluates, without conditions: those the embedded AWS enforced while the calls were made.
@@ -264,15 +295,18 @@ class TestPermissions:
     def test_the_run_used_every_kind_of_role(self, calls):
         used = {role.rpartition("/")[2].removeprefix(f"{STACK}-") for role, _, _ in calls}
         for part in (
-            "Customization",
-            "Reward",
-            "Prepare",
-            "Rehearse",
-            "Measure",
-            "Train",
-            "Decide",
-            "Promote",
-            "Report",
+            *(
+                "Customization",
+                "Reward",
+                "Prepare",
+                "Rehearse",
+                "Measure",
+                "Signal",
+                "Lock",
+                "Estimate",
+                "Train",
+            ),
+            *("Decide", "Promote", "Report"),
         ):
             assert any(part in role for role in used), part
 
@@ -301,10 +335,15 @@ class TestPermissions:
 class Project:
     """A copy of the project that a test changes as a team would, with a short training on deploy."""
 
-    team = "quotes"
-
-    def __init__(self, root: Path, synthesize: Synthesize, deploy: Callable[..., dict[str, str]]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        synthesize: Synthesize,
+        deploy: Callable[..., dict[str, str]],
+        team: str = "changing",
+    ) -> None:
         self.root = root
+        self.team = team
         self._synthesize = synthesize
         self._deploy = deploy
         for name in ("app.py", "cdk.json", "infra", "lambdas", "requirements"):
@@ -313,7 +352,7 @@ class Project:
                 shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, root / name)
-        shutil.copytree(REPOSITORY / "teams/quotes", root / "teams/changing")
+        shutil.copytree(REPOSITORY / "teams/quotes", root / "teams" / team)
         shutil.copy(REPOSITORY / "teams/platform.toml", root / "teams")
         text = self.settings.read_text()
         text = re.sub(r"(?m)^train_when = .*$", 'train_when = "on-deploy"', text)
@@ -323,12 +362,12 @@ class Project:
 
     @property
     def settings(self) -> Path:
-        return self.root / "teams/changing/team.toml"
+        return self.root / "teams" / self.team / "team.toml"
 
     def deploy(self) -> dict[str, str]:
-        package(self.root, "embedded", ["changing"], report=lambda _line: None)
-        assembly = self._synthesize(self.root, "changing", "dev")
-        return self._deploy(assembly, "rft-changing-dev")
+        package(self.root, "embedded", [self.team], report=lambda _line: None)
+        assembly = self._synthesize(self.root, self.team, "dev")
+        return self._deploy(assembly, f"rft-{self.team}-dev")
 
 
 class TestChanges:
@@ -371,6 +410,96 @@ class TestChanges:
         runs = environment.runs()
         assert len(runs) == 2
         assert ended(environment, runs[0]).status == "SUCCEEDED"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def holder(cls, environment: Deployed) -> Iterator[Run]:
+        """A run that has the lock and is at work."""
+        holder, _ = environment.start({"training": {"epochCount": 12}})
+        eventually(lambda: lock_of(environment)["run"] == holder.name)
+        yield holder
+        environment.cloud.client("stepfunctions").stop_execution(executionArn=holder.arn)
+
+    def test_a_second_run_stops_before_it_spends_anything(
+        self, environment: Deployed, holder: Run, client: Clients
+    ):
+        second, _ = environment.start({"training": {"epochCount": 11}})
+        second = ended(environment, second)
+        assert second.status == "FAILED"
+        assert f"{holder.name} of {environment.stack} is still at work" in second.cause
+        assert f"Run {second.name} of {environment.stack} was stopped at Take lock" in second.cause
+        assert f"{environment.stack}-{second.name}" not in jobs(client)
+        assert lock_of(environment)["run"] == holder.name
+
+    def test_a_run_that_is_stopped_gives_it_back(self, environment: Deployed, holder: Run):
+        environment.cloud.client("stepfunctions").stop_execution(executionArn=holder.arn)
+        eventually(lambda: environment.document(holder, "failure.json"))
+        failure = environment.document(holder, "failure.json")
+        assert failure
+        assert "the lock was given back" in failure["sentence"]
+        assert lock_of(environment)["run"] is None
+
+    def test_the_lock_of_a_dead_holder_is_taken(self, environment: Deployed, holder: Run):
+        # As if nobody had cleaned up after it.
+        left = {"run": holder.name, "execution": holder.arn, "until": time.time() + 3600}
+        environment.cloud.client("s3").put_object(
+            Bucket=environment.outputs["ArtifactBucket"], Key="lock.json", Body=json.dumps(left).encode()
+        )
+        heir, _ = environment.start({"training": {"epochCount": 10}})
+        try:
+            eventually(lambda: environment.document(heir, "gates/lock.json"))
+            verdict = environment.document(heir, "gates/lock.json")
+            assert verdict
+            assert verdict["verdict"] == "pass"
+            assert verdict["findings"][0]["rule"] == "left-behind"
+            assert lock_of(environment)["run"] == heir.name
+        finally:
+            environment.cloud.client("stepfunctions").stop_execution(executionArn=heir.arn)
+
+    def test_a_base_model_that_is_good_enough_is_not_trained(
+        self, project: Project, environment: Deployed, client: Clients
+    ):
+        before = jobs(client)
+        run = self.run_with(project, environment, "[gates.signal]\nneedless = 0.01\n", attempt=2)
+        assert run.status == "FAILED"
+        assert "of the highest reward, more than 1%: it needs no training" in run.cause
+        verdict = environment.document(run, "gates/signal.json")
+        assert verdict
+        assert (verdict["verdict"], verdict["facts"]["advice"]) == ("stop", "needless")
+        assert jobs(client) == before
+        page = environment.save_report(run, project.root / "reports")
+        assert page is not None
+        assert "it needs no training" in page.read_text()
+
+    def test_a_run_over_its_budget_is_refused(self, project: Project, environment: Deployed, client: Clients):
+        before = jobs(client)
+        limits = "[budget]\nper_run = 1e-9\nper_month = 25.5\n"
+        run = self.run_with(project, environment, limits, attempt=3)
+        assert run.status == "FAILED"
+        assert "USD, and a run may cost 0.0000000010 USD (budget.per_run)" in run.cause
+        verdict = environment.document(run, "gates/cost.json")
+        assert verdict
+        assert {each["rule"]: each["level"] for each in verdict["findings"]} == {
+            "over-run-cap": "stop",
+            "unpriced": "warn",
+            "estimate": "info",
+        }
+        assert jobs(client) == before
+        # Whoever was refused leaves the lock to others.
+        assert lock_of(environment)["run"] is None
+        [budget] = client("budgets").describe_budgets(AccountId=ACCOUNT)["Budgets"]
+        assert budget["BudgetLimit"] == {"Amount": "25.5", "Unit": "USD"}
+        assert budget["CostFilters"] == {"TagKeyValue": ["user:rft:environment$rft-changing-dev"]}
+
+    def run_with(self, project: Project, environment: Deployed, more: str, *, attempt: int) -> Run:
+        """Deploys with more settings, which start nothing by themselves, and waits for a run under them."""
+        text = project.settings.read_text()
+        project.settings.write_text(f"{text}\n{more}")
+        project.deploy()
+        project.settings.write_text(text)
+        run, new = environment.start({"attempt": attempt})
+        assert new
+        return ended(environment, run)
 
     def test_fails_when_the_reward_function_breaks_while_training(
         self, project: Project, environment: Deployed, client: Clients

@@ -36,6 +36,12 @@ ENCRYPTION = f"""
 key_arn = "{KEY_ARN}"
 """
 
+BUDGET = """
+[budget]
+per_run = 50
+per_month = 200
+"""
+
 # Teams made of the sample team "quotes" by changing the text of its file: one for every shape of a stack.
 VARIANTS = {
     # Equal but for its name, owner and tags.
@@ -48,6 +54,9 @@ VARIANTS = {
     "remote": lambda text: text.replace(
         '"data/train.jsonl"', '"s3://rows-elsewhere/quotes/train.jsonl"'
     ).replace('"data/evaluation.jsonl"', '"s3://rows-elsewhere/quotes/evaluation.jsonl"'),
+    # Two of them, equal but for the name: what a bill is filtered by must not be in the template.
+    "thrifty": lambda text: text + BUDGET,
+    "sparing": lambda text: text + BUDGET,
     "watched": lambda text: re.sub(r"(?m)^(retention = .*)$", r"\1\ndashboard = true", text),
     # The same but for one setting that says how the reward function runs.
     "patient": lambda text: text.replace("[reward]\n", "[reward]\ntimeout_seconds = 120\nmemory_mb = 1024\n"),

@@ -35,6 +35,7 @@ OUTPUTS = {
     "RewardVersion",
     "RewardLogGroup",
     "Champion",
+    "ChangeChampion",
     "Topic",
 }
 
@@ -235,14 +236,15 @@ def test_everything_else_that_keeps_data_is_under_the_same_key(assembly: Assembl
         template = assembly.template(stack)
         key = KEY_ARN if stack.startswith("rft-walled-") else {"Fn::GetAtt": ["Key961B73FD", "Arn"]}
         groups = resources(template, "AWS::Logs::LogGroup")
-        assert len(groups) == 11
+        assert len(groups) == 18
         for group in groups.values():
             assert group["Properties"]["KmsKeyId"] == key
             assert group["Properties"]["RetentionInDays"] == (365 if stack.endswith("-prod") else 30)
         (topic,) = resources(template, "AWS::SNS::Topic").values()
         assert topic["Properties"]["KmsMasterKeyId"] == key
         (policy,) = resources(template, "AWS::SNS::TopicPolicy").values()
-        transport, alarms = policy["Properties"]["PolicyDocument"]["Statement"]
+        transport, alarms, *budgets = policy["Properties"]["PolicyDocument"]["Statement"]
+        assert bool(budgets) is ("-thrifty-" in stack or "-sparing-" in stack)
         assert alarms["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
         assert (alarms["Effect"], alarms["Action"]) == ("Allow", "sns:Publish")
         assert alarms["Condition"] == ALARMS_OF_THE_STACK
@@ -299,6 +301,62 @@ def test_network_reaches_the_function_that_submits_the_job(assembly: Assembly) -
     assert "VPC_CONFIG" not in variables("rft-quotes-dev")
 
 
+def test_a_monthly_budget_is_watched_by_the_tag_of_the_environment(assembly: Assembly) -> None:
+    template = assembly.template("rft-thrifty-dev")
+    assert assembly.text("rft-thrifty-dev") == assembly.text("rft-sparing-dev")
+    assert assembly.stack("rft-thrifty-dev")["tags"]["rft:environment"] == "rft-thrifty-dev"
+    (budget,) = resources(template, "AWS::Budgets::Budget").values()
+    properties = budget["Properties"]
+    assert properties["Budget"] == {
+        "BudgetType": "COST",
+        "TimeUnit": "MONTHLY",
+        "BudgetLimit": {"Amount": 200, "Unit": "USD"},
+        "CostFilters": {
+            "TagKeyValue": [{"Fn::Join": ["", ["user:rft:environment$", {"Ref": "AWS::StackName"}]]}]
+        },
+    }
+    alerts = [
+        (each["Notification"]["NotificationType"], each["Notification"]["Threshold"], each["Subscribers"])
+        for each in properties["NotificationsWithSubscribers"]
+    ]
+    topic = [{"SubscriptionType": "SNS", "Address": {"Ref": "NotificationsTopicAE679CBD"}}]
+    assert alerts == [("ACTUAL", 80, topic), ("ACTUAL", 100, topic), ("FORECASTED", 100, topic)]
+    ours = {
+        "StringEquals": {"aws:SourceAccount": ACCOUNT},
+        "ArnLike": {"aws:SourceArn": f"arn:aws:budgets::{ACCOUNT}:*"},
+    }
+    (policy,) = resources(template, "AWS::SNS::TopicPolicy").values()
+    key = template["Resources"]["Key961B73FD"]["Properties"]["KeyPolicy"]
+    for document in (policy["Properties"]["PolicyDocument"], key):
+        (statement,) = (
+            each
+            for each in document["Statement"]
+            if each["Principal"] == {"Service": "budgets.amazonaws.com"}
+        )
+        assert statement["Condition"] == ours
+    # It is there before AWS Budgets tries the topic.
+    assert set(resources(template, "AWS::SNS::TopicPolicy")) <= set(budget["DependsOn"])
+    assert "AWS::Budgets::Budget" not in assembly.text("rft-quotes-dev")
+
+
+def test_cost_gate_knows_prices_reward_and_budget(assembly: Assembly) -> None:
+    def costs(stack: str) -> Any:
+        function = assembly.template(stack)["Resources"]["StepsEstimate8E8E9D82"]["Properties"]
+        return json.loads(function["Environment"]["Variables"]["COSTS"])
+
+    assert costs("rft-thrifty-dev") == {
+        "prices": {
+            "date": "2026-11-23",
+            "currency": "USD",
+            "lambda_gb_second": 0.0000133334,
+            "models": {},
+        },
+        "reward": {"memory_mb": 512, "seconds_per_sample": 2.0, "judges": {}},
+        "budget": {"per_run": 50.0, "per_month": 200.0},
+    }
+    assert costs("rft-quotes-dev")["budget"] == {}
+
+
 def test_champion_begins_as_none(assembly: Assembly) -> None:
     for stack in every_stack(assembly):
         (parameter,) = resources(assembly.template(stack), "AWS::SSM::Parameter").values()
@@ -334,7 +392,7 @@ def test_settings_of_a_run_are_those_of_the_team(assembly: Assembly) -> None:
             "evalInterval": 10,
         },
         "measurement": {"prompts": 100, "samples_per_prompt": 4, "temperature": 0.7, "concurrency": 10},
-        "promotion": {"minimum_gain": 0.0, "confidence": 0.95},
+        "promotion": {"minimum_gain": 0.0, "confidence": 0.95, "guards": [], "tolerated_drop": 0.0},
         "gates": {
             "dataset": {
                 "near_duplicates": True,
@@ -355,6 +413,16 @@ def test_settings_of_a_run_are_those_of_the_team(assembly: Assembly) -> None:
                 "sections": [],
             },
             "tripwires": {**TripwireGate().model_dump(exclude_none=True), "range": [0.0, 1.0]},
+            "signal": {
+                "prompts": 50,
+                "passing": 0.5,
+                "failing": [0.1, 0.7],
+                "needless": 0.95,
+                "sparse": 0.05,
+                "flat": 0.9,
+                "range": [0.0, 1.0],
+            },
+            "cost": {"growth": 3.0},
         },
         "limits": {"epochCount": 12, "trainingSamplePerPrompt": 16, "inferenceMaxTokens": 8192},
     }
@@ -395,7 +463,10 @@ def test_a_run_begins_when_all_that_it_uses_is_there(assembly: Assembly) -> None
         reference = json.dumps(template["Resources"][each])
         waits |= {name for name in template["Resources"] if f'"{name}"' in reference}
     roles_and_policies = resources(template, "AWS::IAM::Role", "AWS::IAM::Policy")
-    assert set(roles_and_policies) <= waits
+    # What people use to change the champion is no part of a run.
+    needed = {name for name in roles_and_policies if not name.startswith("ChampionChanges")}
+    assert needed < set(roles_and_policies)
+    assert needed <= waits
     assert set(resources(template, "AWS::Lambda::Version", "AWS::StepFunctions::StateMachine")) <= waits
 
 

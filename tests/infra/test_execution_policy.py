@@ -106,6 +106,10 @@ def test_every_action_is_named_and_iam_s3_and_kms_are_never_everything(
                 assert "*" not in statement["Resource"] or statement["Action"] == ["kms:CreateKey"]
 
 
+def test_budgets_belong_to_no_region(policies: list[dict[str, Any]]) -> None:
+    assert allows(policies, "budgets:ModifyBudget", f"arn:aws:budgets::{ACCOUNT}:budget/BudgetAlerts-x1")
+
+
 def test_a_policy_larger_than_iam_allows_is_split(policies: list[dict[str, Any]]) -> None:
     assert len(policies) > 1
     assert len(policies) <= 10

@@ -21,6 +21,7 @@ BEDROCK = f"arn:aws:bedrock:{REGION}:{ACCOUNT}"
 
 # Every wildcard: {role: {resource: actions}}. A new one is written down here, and its reason in infra/.
 RUNS, ROWS = "<Artifacts82DD59A1.Arn>/runs/*/", "<Datasets0030EE04.Arn>/"
+HISTORY = "<Artifacts82DD59A1.Arn>/history/*"
 JOBS, MODELS, DEPLOYMENTS = (
     f"{BEDROCK}:{kind}/*" for kind in ("model-customization-job", "custom-model", "custom-model-deployment")
 )
@@ -39,6 +40,7 @@ WILDCARDS = {
         f"{ROWS}incoming/*": {"s3:GetObject"},
         f"{RUNS}run.json": {"s3:PutObject"},
         f"{RUNS}dataset.json": {"s3:PutObject"},
+        f"{RUNS}gates/dataset.json": {"s3:PutObject"},
         f"{RUNS}prompts.jsonl": {"s3:PutObject"},
     },
     "StepsRehearseRoleD9FFB092": {
@@ -50,6 +52,19 @@ WILDCARDS = {
         f"{RUNS}measured/*": {"s3:PutObject"},
         f"{RUNS}failed/*": {"s3:PutObject"},
     },
+    "StepsSignalRole66FBA0B5": {
+        f"{RUNS}measured/*": {"s3:GetObject"},
+        f"{RUNS}gates/signal.json": {"s3:PutObject"},
+    },
+    "StepsLockRoleB25351B7": {
+        f"{RUNS}gates/lock.json": {"s3:PutObject"},
+        f"{EXECUTIONS}:*": {"states:DescribeExecution"},
+    },
+    "StepsEstimateRoleC497027B": {
+        f"{RUNS}measured/*": {"s3:GetObject"},
+        f"{RUNS}gates/cost.json": {"s3:PutObject"},
+        "<Artifacts82DD59A1.Arn>/ledger/*": {"s3:GetObject", "s3:PutObject"},
+    },
     "StepsTrainRoleE36FA5C5": {
         JOBS: {
             "bedrock:CreateModelCustomizationJob",
@@ -57,6 +72,10 @@ WILDCARDS = {
             "bedrock:TagResource",
         },
         MODELS: {"bedrock:CreateModelCustomizationJob", "bedrock:TagResource"},
+    },
+    "StepsWatchRole80CB17B0": {
+        f"{RUNS}rewards.json": {"s3:GetObject", "s3:PutObject"},
+        f"{RUNS}gates/tripwires.json": {"s3:PutObject"},
     },
     "StepsDecideRoleD6C12A78": {
         f"{RUNS}measured/*": {"s3:GetObject"},
@@ -66,6 +85,26 @@ WILDCARDS = {
         DEPLOYMENTS: {"bedrock:GetCustomModelDeployment", "bedrock:UpdateCustomModelDeployment"},
         MODELS: {"bedrock:UpdateCustomModelDeployment"},
         f"{RUNS}promotion.json": {"s3:GetObject", "s3:PutObject"},
+        HISTORY: {"s3:PutObject"},
+    },
+    "StepsApprovalRoleA2F40F9F": {
+        f"{RUNS}approval.json": {"s3:GetObject", "s3:PutObject"},
+        f"{RUNS}decision.json": {"s3:PutObject"},
+    },
+    "StepsRetireOldRoleAAE1489F": {
+        # Listing knows no resources.
+        "*": {"bedrock:ListCustomModelDeployments", "bedrock:ListCustomModels"},
+        MODELS: {"bedrock:DeleteCustomModel"},
+        DEPLOYMENTS: {"bedrock:DeleteCustomModelDeployment", "bedrock:GetCustomModelDeployment"},
+        f"{RUNS}retired.json": {"s3:PutObject"},
+        HISTORY: {"s3:GetObject"},
+    },
+    "ChampionChangesFunctionRoleF1DFF353": {
+        MODELS: {"bedrock:GetCustomModel", "bedrock:UpdateCustomModelDeployment"},
+        DEPLOYMENTS: {"bedrock:GetCustomModelDeployment", "bedrock:UpdateCustomModelDeployment"},
+        f"{RUNS}approval.json": {"s3:GetObject"},
+        f"{RUNS}decision.json": {"s3:GetObject"},
+        HISTORY: {"s3:GetObject", "s3:PutObject"},
     },
     "StepsReportRoleBB465BC9": {
         JOBS: {"bedrock:GetModelCustomizationJob"},
@@ -191,12 +230,18 @@ def test_every_wildcard_is_written_down(assembly: Assembly) -> None:
 def test_what_bedrock_made_is_told_apart_by_its_tag(assembly: Assembly) -> None:
     strict = {
         "bedrock:CreateCustomModelDeployment",
+        "bedrock:DeleteCustomModel",
         "bedrock:DeleteCustomModelDeployment",
         "bedrock:InvokeModel",
         "bedrock:StopModelCustomizationJob",
         "bedrock:UpdateCustomModelDeployment",
     }
-    lenient = {"bedrock:GetCustomModelDeployment", "bedrock:GetModelCustomizationJob", "bedrock:TagResource"}
+    lenient = {
+        "bedrock:GetCustomModel",
+        "bedrock:GetCustomModelDeployment",
+        "bedrock:GetModelCustomizationJob",
+        "bedrock:TagResource",
+    }
     seen = set()
     for statements in policies(assembly.template("rft-quotes-dev")).values():
         for statement in statements:
@@ -241,6 +286,28 @@ def test_base_model_is_called_through_its_profile_only(assembly: Assembly) -> No
     assert machine["DefinitionSubstitutions"]["BaseModelForInference"] == "us.amazon.nova-2-lite-v1:0"
 
 
+def test_people_have_one_function_and_it_alone_answers_a_waiting_run(assembly: Assembly) -> None:
+    template = assembly.template("rft-quotes-dev")
+    answering = [
+        (role, statement["Resource"])
+        for role, statements in policies(template).items()
+        for statement in statements
+        if "states:SendTaskSuccess" in listed(statement["Action"])
+    ]
+    assert answering == [
+        ("ChampionChangesFunctionRoleF1DFF353", {"Ref": "TrainingStateMachineEAE34FB3"}),
+    ]
+    function = template["Resources"][template["Outputs"]["ChangeChampion"]["Value"]["Ref"]]["Properties"]
+    assert function["Role"]["Fn::GetAtt"][0] == answering[0][0]
+
+
+def test_nobody_deletes_what_was_written_down(assembly: Assembly) -> None:
+    for stack in assembly.stacks:
+        for statements in policies(assembly.template(stack)).values():
+            actions = {action for statement in statements for action in listed(statement["Action"])}
+            assert not {action for action in actions if action.startswith("s3:Delete")}
+
+
 def test_no_role_is_shared_and_none_has_a_managed_policy(assembly: Assembly) -> None:
     for stack in assembly.stacks:
         template = assembly.template(stack)["Resources"]
@@ -248,7 +315,7 @@ def test_no_role_is_shared_and_none_has_a_managed_policy(assembly: Assembly) -> 
             each["Properties"] for each in template.values() if each["Type"] == "AWS::Lambda::Function"
         ]
         roles = [each["Role"]["Fn::GetAtt"][0] for each in functions]
-        assert len(set(roles)) == len(roles) == 10
+        assert len(set(roles)) == len(roles) == 17
         for each in template.values():
             if each["Type"] == "AWS::IAM::Role":
                 assert "ManagedPolicyArns" not in each["Properties"]
@@ -265,6 +332,11 @@ def test_functions_write_to_their_own_logs_only(assembly: Assembly) -> None:
                 for statement in statements[role]
                 if any(action.startswith("logs:") for action in listed(statement["Action"]))
             ]
+            if role == "StepsWatchRole80CB17B0":
+                # It reads one log more, that of the reward function, and writes there as little as others.
+                reading = logs.pop()
+                assert reading["Action"] == "logs:FilterLogEvents"
+                assert reading["Resource"] == {"Fn::GetAtt": ["RewardFunctionLogGroup5DBE7E5F", "Arn"]}
             group = each["Properties"]["LoggingConfig"]["LogGroup"]["Ref"]
             assert logs == [
                 {
@@ -433,8 +505,8 @@ def test_boundary_is_on_every_role_when_the_platform_sets_it(assembly: Assembly)
             if each["Type"] == "AWS::IAM::Role"
         ]
 
-    assert boundaries("rft-bounded-dev") == [f"arn:aws:iam::{ACCOUNT}:policy/{BOUNDARY}"] * 13
-    assert boundaries("rft-quotes-dev") == [None] * 13
+    assert boundaries("rft-bounded-dev") == [f"arn:aws:iam::{ACCOUNT}:policy/{BOUNDARY}"] * 20
+    assert boundaries("rft-quotes-dev") == [None] * 20
 
 
 def test_only_the_rehearsal_reads_the_cases_of_a_team(packages: Path, tmp_path: Path) -> None:

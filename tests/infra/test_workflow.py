@@ -14,6 +14,7 @@ import pytest
 from botocore.model import Shape
 
 from infra.states import WORKFLOW
+from lambdas.workflow import retire_old
 from tests.infra.conftest import ACCOUNT, REGION, REPOSITORY, Assembly
 from tests.infra.test_permissions import listed, policies
 from tests.infra.walk import MACHINE, Call, TaskFailedError, Walk, walk
@@ -26,6 +27,7 @@ BEDROCK = f"arn:aws:bedrock:{REGION}:{ACCOUNT}"
 JOB = f"{BEDROCK}:model-customization-job/amazon.nova-2-lite-v1:0:256k/abcdefghij01"
 MODEL = f"{BEDROCK}:custom-model/amazon.nova-2-lite-v1:0:256k/abcdefghij01"
 CREATED = "2026-01-01T00:00:00Z"
+OLD_MODEL = f"{BEDROCK}:custom-model/amazon.nova-2-lite-v1:0:256k/abcdefghij00"
 CANDIDATE = f"{BEDROCK}:custom-model-deployment/candidate001"
 CHAMPION = f"{BEDROCK}:custom-model-deployment/champion0001"
 REWARD = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:reward:7"
@@ -47,8 +49,13 @@ DOCUMENT = {
         "evalInterval": 10,
     },
     "measurement": {"prompts": 100, "samples_per_prompt": 4, "temperature": 0.7, "concurrency": 10},
-    "promotion": {"minimum_gain": 0.0, "confidence": 0.95},
-    "gates": {"rehearsal": {"max_hackability": 0.5}, "tripwires": {"length": "stop"}},
+    "promotion": {"minimum_gain": 0.0, "confidence": 0.95, "guards": [], "tolerated_drop": 0.0},
+    "gates": {
+        "rehearsal": {"max_hackability": 0.5},
+        "signal": {"prompts": 50},
+        "cost": {"growth": 3.0},
+        "tripwires": {"length": "stop"},
+    },
 }
 ITEM = {
     "index": 3,
@@ -82,7 +89,13 @@ ANSWERS: dict[str, list[Any]] = {
     "Rehearse reward": [payload({"verdict": "pass", "sentence": "Rehearsal: nothing to object to."})],
     "Measure base model": [ITEM],
     "Measure candidate": [ITEM],
+    "Find champion": [{"Parameter": {"Name": "champion", "Value": "none"}}],
+    "Look at champion": [{"CustomModelDeploymentArn": CHAMPION, "ModelArn": OLD_MODEL, "Status": "Active"}],
+    "Measure champion": [ITEM],
     "Measure prompt": [payload({"index": 3})],
+    "Check signal": [payload({"verdict": "pass", "sentence": "Train."})],
+    "Take lock": [payload({"verdict": "pass", "sentence": "Taken."})],
+    "Estimate cost": [payload({"verdict": "warn", "sentence": "Not all of it has a price."})],
     "Read tags": [
         {
             "Tags": [
@@ -97,7 +110,10 @@ ANSWERS: dict[str, list[Any]] = {
     "Check tripwires": [payload({"verdict": "pass", "sentence": "Tripwires: nothing to object to."})],
     "Deploy candidate": [{"CustomModelDeploymentArn": CANDIDATE}],
     "Check candidate": [{"Status": "Creating"}, {"Status": "Active"}],
-    "Decide": [payload({"promote": True, "sentence": "The candidate is better."})],
+    "Decide": [payload({"promote": True, "approval_seconds": 0, "sentence": "The candidate is better."})],
+    "Report for approval": [payload({"report": "s3://a/report.html", "manifest": "s3://a/manifest.json"})],
+    "Wait for approval": [{"approved": True, "by": "arn:aws:iam::111122223333:user/eve", "why": ""}],
+    "Record approval": [payload({"promote": True, "approval_seconds": 60, "sentence": "Eve approved."})],
     "Promote": [payload({"champion_arn": CANDIDATE, "adopted": True, "previous_model": None})],
     "Check champion": [
         {},
@@ -105,13 +121,17 @@ ANSWERS: dict[str, list[Any]] = {
         {"UpdateDetails": {"UpdateStatus": "UpdateCompleted"}},
     ],
     "Delete candidate": [{}],
+    "Retire old models": [payload({"models": [], "deployments": [], "sentence": ""})],
     "Write report": [payload({"report": "s3://a/report.html", "manifest": "s3://a/manifest.json"})],
     "Notify": [{"MessageId": "1"}],
+    "Release lock": [payload({"verdict": "pass", "sentence": "Given back."})],
     "Clean up": [payload({"sentence": "It failed, and this is why."})],
     "Report failure": [payload({"report": "s3://a/report.html", "manifest": "s3://a/manifest.json"})],
 }
 MOVED = payload({"champion_arn": CHAMPION, "adopted": False, "previous_model": MODEL})
-KEPT = payload({"promote": False, "sentence": "The candidate is not better."})
+KEPT = payload({"promote": False, "approval_seconds": 0, "sentence": "The candidate is not better."})
+ASKED = payload({"promote": True, "approval_seconds": 60, "sentence": "The candidate is better."})
+REIGNING = {"Parameter": {"Name": "champion", "Value": CHAMPION}}
 
 
 def go(definition: State = WORKFLOW, **changes: list[Any]) -> Walk:
@@ -195,6 +215,12 @@ def test_first_candidate_that_is_better_becomes_the_champion() -> None:
         "Reward withstood?",
         "Measure base model",
         "Measure prompt",
+        "Check signal",
+        "Signal found?",
+        "Take lock",
+        "Lock taken?",
+        "Estimate cost",
+        "Within budget?",
         "Read tags",
         "Start customization job",
         "Wait for job",
@@ -214,12 +240,16 @@ def test_first_candidate_that_is_better_becomes_the_champion() -> None:
         "Candidate ready?",
         "Measure candidate",
         "Measure prompt",
+        "Find champion",
+        "Is there a champion?",
         "Decide",
         "Promote?",
         "Promote",
         "Candidate became champion?",
+        "Retire old models",
         "Write report",
         "Notify",
+        "Release lock",
         "Done",
     ]
     assert done.output == {
@@ -238,8 +268,10 @@ def test_later_candidate_moves_the_champion_and_goes() -> None:
         "Candidate became champion?",
         *["Wait for champion", "Check champion", "Champion updated?"] * 3,
         "Delete candidate",
+        "Retire old models",
         "Write report",
         "Notify",
+        "Release lock",
         "Done",
     ]
     assert done.asked("Check champion")[0] == {"CustomModelDeploymentIdentifier": CHAMPION}
@@ -253,8 +285,10 @@ def test_candidate_that_is_no_better_goes_and_is_reported() -> None:
         "Decide",
         "Promote?",
         "Delete candidate",
+        "Retire old models",
         "Write report",
         "Notify",
+        "Release lock",
         "Done",
     ]
     (report,) = done.asked("Write report")
@@ -264,6 +298,111 @@ def test_candidate_that_is_no_better_goes_and_is_reported() -> None:
     (news,) = done.asked("Notify")
     assert news["Subject"].endswith(": not promoted")
     assert news["Message"] == "The candidate is not better.\n\nReport: s3://a/report.html"
+
+
+def test_champion_is_measured_on_the_same_prompts_and_compared() -> None:
+    done = go(Find_champion=[REIGNING], Promote=[MOVED])
+    assert done.path[done.path.index("Find champion") :][:6] == [
+        "Find champion",
+        "Is there a champion?",
+        "Look at champion",
+        "Measure champion",
+        "Measure prompt",
+        "Decide",
+    ]
+    assert done.asked("Look at champion") == [{"CustomModelDeploymentIdentifier": CHAMPION}]
+    measured = [each["Payload"] for each in done.asked("Measure prompt")]
+    assert [each["subject"] for each in measured] == ["base", "candidate", "champion"]
+    assert measured[2]["model_id"] == CHAMPION
+    # The base answers more often, for the signal gate; what is more is kept apart.
+    assert measured[1]["samples"] == measured[2]["samples"]
+    alike = [{**each, "subject": None, "model_id": None, "samples": None} for each in measured]
+    assert alike[0] == alike[1] == alike[2]
+    (decide,) = done.asked("Decide")
+    assert decide["Payload"]["compared"] == {"deployment_arn": CHAMPION, "model_arn": OLD_MODEL}
+    assert go().asked("Decide")[0]["Payload"]["compared"] is None
+
+
+def test_champion_that_somebody_deleted_is_not_compared() -> None:
+    gone = TaskFailedError("Bedrock.ResourceNotFoundException", "not found")
+    done = go(Find_champion=[REIGNING], Look_at_champion=[gone])
+    assert "Measure champion" not in done.path
+    assert done.asked("Decide")[0]["Payload"]["compared"] is None
+    assert done.path[-1] == "Done"
+
+
+def test_stage_that_asks_for_approval_promotes_when_a_person_says_so() -> None:
+    done = go(Decide=[ASKED])
+    assert done.path[done.path.index("Decide") :] == [
+        "Decide",
+        "Promote?",
+        "Report for approval",
+        "Wait for approval",
+        "Record approval",
+        "Approved?",
+        "Promote",
+        "Candidate became champion?",
+        "Retire old models",
+        "Write report",
+        "Notify",
+        "Release lock",
+        "Done",
+    ]
+    (asked,) = done.asked("Wait for approval")
+    assert asked["Payload"] == {
+        "run": RUN,
+        "decision": ASKED["Payload"],
+        "report": "s3://a/report.html",
+        "token": "token",
+        "answer": None,
+    }
+    (recorded,) = done.asked("Record approval")
+    assert recorded["Payload"]["answer"] == ANSWERS["Wait for approval"][0]
+    # What is told and promoted is the decision with the answer.
+    assert done.asked("Promote")[0]["Payload"]["decision"]["sentence"] == "Eve approved."
+    assert done.output["sentence"] == "Eve approved."
+
+
+@pytest.mark.parametrize(
+    ("answer", "recorded"),
+    [
+        (
+            {"approved": False, "by": "arn:aws:iam::111122223333:user/eve", "why": "too long"},
+            {"approved": False, "by": "arn:aws:iam::111122223333:user/eve", "why": "too long"},
+        ),
+        (
+            TaskFailedError("States.Timeout"),
+            {"approved": False, "by": None, "why": "nobody answered in time"},
+        ),
+    ],
+    ids=["rejected", "no answer"],
+)
+def test_model_that_nobody_approves_goes_and_is_reported(answer: Any, recorded: State) -> None:
+    done = go(Decide=[ASKED], Wait_for_approval=[answer], Record_approval=[KEPT])
+    assert done.asked("Record approval")[0]["Payload"]["answer"] == recorded
+    assert done.path[done.path.index("Approved?") :] == [
+        "Approved?",
+        "Delete candidate",
+        "Retire old models",
+        "Write report",
+        "Notify",
+        "Release lock",
+        "Done",
+    ]
+    assert done.output["promoted"] is False
+
+
+def test_old_models_that_cannot_be_deleted_do_not_undo_a_promotion() -> None:
+    done = go(Retire_old_models=[TaskFailedError("AccessDeniedException", "no")])
+    assert done.path[-1] == "Done"
+    assert done.output["promoted"] is True
+    (news,) = done.asked("Notify")
+    assert news["Message"].endswith("Report: s3://a/report.html\n\nOld models were not deleted: no")
+
+
+def test_models_that_were_deleted_are_told() -> None:
+    done = go(Retire_old_models=[payload({"models": ["m"], "sentence": "Deleted: model m."})])
+    assert done.asked("Notify")[0]["Message"].endswith("\n\nDeleted: model m.")
 
 
 @pytest.mark.parametrize(
@@ -366,6 +505,42 @@ def test_a_job_that_failed_by_itself_says_so_whatever_tripped() -> None:
     assert clean_up["Payload"]["error"]["Error"] == "JobDidNotComplete"
 
 
+@pytest.mark.parametrize("gate", ["Check signal", "Take lock", "Estimate cost"])
+def test_a_closed_gate_stops_the_run_before_anything_is_paid_for(gate: str) -> None:
+    closed = payload({"verdict": "stop", "sentence": f"{gate}: stops the run."})
+    done = go(**{gate.replace(" ", "_"): [closed]})
+    assert done.path[-3:] == ["Clean up", "Report failure", "Run stopped"]
+    assert "Start customization job" not in done.path
+    (clean_up,) = done.asked("Clean up")
+    failure = {"Error": "GateClosed", "Cause": f"{gate}: stops the run."}
+    assert clean_up["Payload"] == {"run": RUN, "step": gate, "error": failure}
+    assert done.error == {"Error": "RunStopped", "Cause": "It failed, and this is why."}
+
+
+def test_the_budget_is_asked_only_by_who_has_the_lock() -> None:
+    done = go()
+    assert done.path.index("Take lock") < done.path.index("Estimate cost")
+    (taken,), (released,) = done.asked("Take lock"), done.asked("Release lock")
+    execution = MACHINE.replace(":stateMachine:", ":execution:") + f":{RUN}"
+    assert taken["Payload"] == {
+        "run": RUN,
+        "execution": execution,
+        "take": True,
+        "seconds": WORKFLOW["TimeoutSeconds"],
+    }
+    assert released["Payload"] == {**taken["Payload"], "take": False}
+
+
+@pytest.mark.parametrize(("index", "samples"), [(0, 8), (49, 8), (50, 4), (99, 4)])
+def test_first_prompts_are_answered_as_often_as_training_has_it(index: int, samples: int) -> None:
+    done = walk(WORKFLOW, DOCUMENT, ANSWERS, index=index)
+    base, candidate = (each["Payload"] for each in done.asked("Measure prompt"))
+    assert (base["subject"], base["samples"]) == ("base", samples)
+    # Models are compared by the same number of samples.
+    assert (candidate["subject"], candidate["samples"]) == ("candidate", 4)
+    assert base["measurement"] == candidate["measurement"]
+
+
 @pytest.mark.parametrize(
     ("starts", "changes", "error"),
     [
@@ -399,13 +574,22 @@ def test_fails_when_waiting_has_no_end(starts: str, changes: State, error: str) 
 )
 def test_whatever_fails_is_cleaned_up_after_and_told(name: str) -> None:
     failure = TaskFailedError("SomeError", "some cause")
-    changes: State = {"Promote": [MOVED], name.replace(" ", "_"): [failure]}
+    changes: State = {"Find_champion": [REIGNING], "Decide": [ASKED], "Promote": [MOVED]}
+    changes[name.replace(" ", "_")] = [failure]
     if name in ("Clean up", "Report failure"):
         changes["Decide"] = [TaskFailedError("SomeError", "some cause")]
     done = go(**changes)
     if name == "Check tripwires":
         # The next look sees what this one missed.
         assert done.path[-1] == "Done"
+        return
+    if name == "Retire old models":
+        # See above: its failure ends nothing.
+        assert done.path[-1] == "Done"
+        return
+    if name == "Release lock":
+        # A run that did all it should has not failed for a lock that is free by itself.
+        assert (done.path[-1], done.output["promoted"]) == ("Done", True)
         return
     assert done.path[-1] == "Run stopped"
     (clean_up,) = done.asked("Clean up")
@@ -425,18 +609,24 @@ def test_every_task_retries_with_jitter_and_has_a_time_limit(assembly: Assembly)
         assert retry["MaxAttempts"] >= 3
         # A broken definition or a refused call does not get better by asking again.
         assert "States.ALL" not in retry["ErrorEquals"], name
-        assert state["TimeoutSeconds"] > 0
-    assert WORKFLOW["TimeoutSeconds"] > 48 * 3600
+        # The walks look at those that are known only then.
+        assert isinstance(state["TimeoutSeconds"], str) or state["TimeoutSeconds"] > 0
+    # The longest job and the longest time a person may take.
+    assert WORKFLOW["TimeoutSeconds"] > 48 * 3600 + 336 * 3600
     functions = functions_of(assembly.template(STACK))
     for name, state in tasks(WORKFLOW, "Task"):
-        if state["Resource"].endswith("lambda:invoke"):
+        if ":lambda:invoke" in state["Resource"] and isinstance(state["TimeoutSeconds"], int):
             function = functions[state["Arguments"]["FunctionName"]]
             assert state["TimeoutSeconds"] > function["Timeout"], name
 
 
+def test_a_deployment_counts_as_forgotten_only_after_the_longest_run() -> None:
+    assert retire_old.LONGEST_RUN.total_seconds() == WORKFLOW["TimeoutSeconds"]
+
+
 def test_maps_are_distributed_and_leave_results_to_their_items() -> None:
     maps = dict(tasks(WORKFLOW, "Map"))
-    assert len(maps) == 2
+    assert len(maps) == 3
     for state in maps.values():
         assert state["ItemProcessor"]["ProcessorConfig"]["Mode"] == "DISTRIBUTED"
         # `decide` needs every prompt: one that cannot be measured fails the run.
@@ -449,7 +639,11 @@ def test_maps_are_distributed_and_leave_results_to_their_items() -> None:
 @pytest.fixture(scope="module")
 def calls() -> list[Call]:
     """Every call of every way through the workflow, placeholders filled in."""
-    walks = [go(), go(Promote=[MOVED]), go(Decide=[TaskFailedError("SomeError")])]
+    walks = [
+        go(Decide=[ASKED]),
+        go(Find_champion=[REIGNING], Promote=[MOVED]),
+        go(Decide=[TaskFailedError("SomeError")]),
+    ]
     found = [call for done in walks for call in done.calls]
     called = {call.state for call in found}
     assert called == {name for name, _ in tasks(WORKFLOW, "Task", "Map")}
@@ -474,7 +668,7 @@ SERVICES = {"sfn": "stepfunctions"}
 
 def operation(resource: str) -> tuple[str, str]:
     """The service, as botocore calls it, and the operation of a task's resource."""
-    *_, service, action = resource.split(":")
+    *_, service, action = resource.removesuffix(".waitForTaskToken").split(":")
     return SERVICES.get(service, service), action[0].upper() + action[1:]
 
 
@@ -547,6 +741,7 @@ def test_services_accept_every_request(calls: list[Call]) -> None:
         ("lambda", "Invoke"),
         ("s3", "GetObject"),
         ("sns", "Publish"),
+        ("ssm", "GetParameter"),
         ("stepfunctions", "ListTagsForResource"),
     }
 

@@ -48,11 +48,11 @@ class Walk:
         return [call.arguments for call in self.calls if call.state == state]
 
 
-def walk(definition: State, document: Any, answers: Mapping[str, Sequence[Any]]) -> Walk:
+def walk(definition: State, document: Any, answers: Mapping[str, Sequence[Any]], *, index: int = 0) -> Walk:
     """Walks from the start to an end.
 
     `answers` gives, by state, what its calls answer in turn; the last answer goes on for ever. A Map state's
-    answer is one item of its reader.
+    answer is one item of its reader, the one at `index`.
     """
     taken: dict[str, int] = defaultdict(int)
     done = Walk()
@@ -87,16 +87,23 @@ def walk(definition: State, document: Any, answers: Mapping[str, Sequence[Any]])
             state = machine["States"][name]
             done.path.append(name)
             context = {
-                "Execution": {"Input": document if top else given, "Name": "run-0123456789abcdef"},
+                "Execution": {
+                    "Id": f"{MACHINE.replace(':stateMachine:', ':execution:')}:run-0123456789abcdef",
+                    "Input": document if top else given,
+                    "Name": "run-0123456789abcdef",
+                },
                 "StateMachine": {"Id": MACHINE},
                 "State": {"Name": name},
             }
+            if state.get("Resource", "").endswith(".waitForTaskToken"):
+                context["Task"] = {"Token": "token"}
             states: State = {"input": given, "context": context}
             field, following = state, state.get("Next")
             output = given
             try:
                 match state["Type"]:
                     case "Task":
+                        assert evaluate(state["TimeoutSeconds"], variables, states) > 0
                         arguments = evaluate(state["Arguments"], variables, states)
                         done.calls.append(Call(state=name, resource=state["Resource"], arguments=arguments))
                         output = states["result"] = answer(name)
@@ -105,7 +112,7 @@ def walk(definition: State, document: Any, answers: Mapping[str, Sequence[Any]])
                         arguments = evaluate(reader["Arguments"], variables, states)
                         done.calls.append(Call(state=name, resource=reader["Resource"], arguments=arguments))
                         assert isinstance(evaluate(state["MaxConcurrency"], variables, states), int)
-                        context["Map"] = {"Item": {"Value": answer(name)}}
+                        context["Map"] = {"Item": {"Index": index, "Value": answer(name)}}
                         item = evaluate(state["ItemSelector"], variables, states)
                         # An item is an execution of its own: it knows no variables of this one.
                         output = states["result"] = [run(state["ItemProcessor"], item, {}, False)]
@@ -129,7 +136,11 @@ def walk(definition: State, document: Any, answers: Mapping[str, Sequence[Any]])
                     case other:
                         raise AssertionError(f"{name} is a {other}, which this walk does not know")
             except TaskFailedError as failure:
-                (field,) = (each for each in state["Catch"] if each["ErrorEquals"] == ["States.ALL"])
+                field = next(
+                    each
+                    for each in state["Catch"]
+                    if each["ErrorEquals"] in ([failure.output["Error"]], ["States.ALL"])
+                )
                 following = field["Next"]
                 output = states["errorOutput"] = failure.output
             # Both see the variables as they were before this state.

@@ -14,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from infra.config import (
+    Budget,
     MeasurementLimits,
     Platform,
     SettingsError,
@@ -130,6 +131,29 @@ MISTAKES = {
         'batch_size = "32"',
         ['teams/alpha/team.toml:27: training.batch_size = "32": must be a whole number from 16 to 512'],
     ),
+    "guard that is no number of the reward": (
+        "[measurement]",
+        '[promotion]\nguards = ["answer_answered", "fromat"]\n[measurement]',
+        [
+            'teams/alpha/team.toml:29: promotion.guards = "fromat": is neither a component of the reward nor'
+            " <component>_<metric> (did you mean format?); components: answer, format"
+        ],
+    ),
+    "too few models kept": (
+        "[measurement]",
+        "[retention]\nmodels = 1\n[measurement]",
+        ["teams/alpha/team.toml:29: retention.models = 1: must be from 2 to 1000"],
+    ),
+    "too long to approve": (
+        'retention = "throwaway"',
+        'retention = "throwaway"\napproval = true\napproval_hours = 337',
+        ["teams/alpha/team.toml:9: stages.dev.approval_hours = 337: must be from 1 to 336"],
+    ),
+    "drop that is a rise": (
+        "[measurement]",
+        "[promotion]\ntolerated_drop = -0.1\n[measurement]",
+        ["teams/alpha/team.toml:29: promotion.tolerated_drop = -0.1: must be at least 0"],
+    ),
     "fraction for a whole number": (
         "batch_size = 32",
         "batch_size = 32.5",
@@ -171,16 +195,18 @@ MISTAKES = {
         "[measurement]",
         "[approval]",
         [
-            "teams/alpha/team.toml:28: approval: unknown key; allowed: dataset, description, encryption, "
-            "gates, measurement, model, network, owner, promotion, reward, stages, tags, train_when, training"
+            "teams/alpha/team.toml:28: approval: unknown key; allowed: budget, dataset, description, encryption, "
+            "gates, measurement, model, network, owner, promotion, retention, reward, stages, tags, train_when, "
+            "training"
         ],
     ),
     "name of what the platform fills in": (
         'owner = "alpha@example.com"',
         'owner = "alpha@example.com"\nname = "beta"',
         [
-            'teams/alpha/team.toml:2: name = "beta": unknown key; allowed: dataset, description, encryption, '
-            "gates, measurement, model, network, owner, promotion, reward, stages, tags, train_when, training"
+            'teams/alpha/team.toml:2: name = "beta": unknown key; allowed: budget, dataset, description, encryption, '
+            "gates, measurement, model, network, owner, promotion, retention, reward, stages, tags, train_when, "
+            "training"
         ],
     ),
     "missing key": (
@@ -250,6 +276,24 @@ MISTAKES = {
             "must be at most 12, the limit in teams/platform.toml"
         ],
     ),
+    "difficulty the wrong way round": (
+        "prompts = 50",
+        "prompts = 50\n[gates.signal]\nfailing = [0.7, 0.1]",
+        [
+            "teams/alpha/team.toml:31: gates.signal.failing = [0.7, 0.1]: "
+            "must be [from, to] with from below to"
+        ],
+    ),
+    "share above one": (
+        "prompts = 50",
+        "prompts = 50\n[gates.signal]\nneedless = 95",
+        ["teams/alpha/team.toml:31: gates.signal.needless = 95: must be from 0 to 1"],
+    ),
+    "budget of nothing": (
+        "prompts = 50",
+        "prompts = 50\n[budget]\nper_run = 0",
+        ["teams/alpha/team.toml:31: budget.per_run = 0: must be above 0"],
+    ),
     "missing tag": (
         'cost-center = "42"',
         'project = "x"',
@@ -262,7 +306,7 @@ MISTAKES = {
         'cost-center = "42"\nteam = "x"',
         [
             "teams/alpha/team.toml:4: tags: team cannot be set: "
-            "every stack carries team, stage and owner by itself, and aws: belongs to AWS"
+            "every stack carries team, stage, owner and rft:environment by itself, and aws: belongs to AWS"
         ],
     ),
     "tag AWS refuses": (
@@ -708,7 +752,56 @@ def test_stack_tags_are_the_platforms_and_the_teams_and_who_it_is(project: Path)
         "team": "alpha",
         "stage": "prod",
         "owner": "alpha@example.com",
+        "rft:environment": "rft-alpha-prod",
     }
+
+
+def test_the_platform_limits_the_budget_of_every_team(project: Path) -> None:
+    platform, team = project / "teams/platform.toml", project / "teams/alpha/team.toml"
+    change(platform, "[defaults.training]", "[limits.budget]\nper_run = 50\n[defaults.training]")
+    assert budget_of_alpha(project) == Budget(per_run=50.0)
+    # Without a limit of the platform a team sets its own, and below one it may.
+    team.write_text(TEAM + "[budget]\nper_run = 20.5\nper_month = 300\n")
+    assert budget_of_alpha(project) == Budget(per_run=20.5, per_month=300.0)
+    team.write_text(TEAM + "[budget]\nper_run = 51\n")
+    assert faults(project) == [
+        "teams/alpha/team.toml:31: budget.per_run = 51.0: must be at most 50.0, the limit in teams/platform.toml"
+    ]
+    change(platform, "[defaults.training]", "[defaults.budget]\nper_run = 60\n[defaults.training]")
+    assert faults(project)[0] == (
+        "teams/platform.toml:10: limits.budget.per_run = 50.0: teams start from 60.0: "
+        "set defaults.budget.per_run to at most 50.0 as well"
+    )
+
+
+def budget_of_alpha(project: Path) -> Budget:
+    platform = load_platform(project)
+    return platform.budget_of(load_team(project, "alpha", platform))
+
+
+def test_a_budget_needs_prices(project: Path) -> None:
+    platform, team = project / "teams/platform.toml", project / "teams/alpha/team.toml"
+    change(platform, '[prices]\ndate = 2026-11-23\ncurrency = "USD"\n', "")
+    load_teams(project)
+    team.write_text(TEAM + "[budget]\nper_run = 20\n")
+    (fault,) = faults(project)
+    assert fault.endswith(
+        ": needs the table [prices] of teams/platform.toml, which says in which currency, and when"
+    )
+    assert fault.startswith("teams/alpha/team.toml:30: budget")
+    team.write_text(TEAM)
+    change(platform, "[defaults.training]", "[limits.budget]\nper_month = 50\n[defaults.training]")
+    (fault,) = faults(project)
+    assert fault.startswith("teams/platform.toml:9: limits.budget: needs the table [prices]")
+
+
+def test_judges_and_models_have_prices_by_their_names(project: Path) -> None:
+    judge = "arn:aws:bedrock:us-east-1:111122223333:application-inference-profile/abc123def456"
+    file = project / "teams/platform.toml"
+    file.write_text(PLATFORM + f'[prices.models."{judge}"]\ninput_per_million_tokens = 0.3\n')
+    prices = load_platform(project).prices
+    assert prices is not None
+    assert prices.models[judge].input_per_million_tokens == 0.3
 
 
 def test_the_region_of_the_credentials_is_checked_when_it_is_known(project: Path) -> None:

@@ -151,7 +151,7 @@ def test_every_metric_of_a_batch_is_described(capsys):
 def test_completions_of_the_example_fit_the_sample_team(tmp_path):
     from rft import scoring
 
-    (block,) = (each.values[0] for each in blocks("jsonl"))
+    (block,) = (block for each in blocks("jsonl") if (block := each.values[0]).page == "docs/rewards.md")
     (tmp_path / "c.jsonl").write_text(block.text)
     team = load_team(ROOT, "quotes", load_platform(ROOT))
     rows = scoring.dataset_rows(ROOT, team)

@@ -58,15 +58,21 @@ class Aws:
 
     objects: dict[tuple[str, str], Stored] = field(default_factory=dict)
     executions: dict[str, str] = field(default_factory=dict)
+    statuses: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     deployments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    waiting: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     parameters: dict[str, str] = field(default_factory=dict)
     published: list[dict[str, str]] = field(default_factory=list)
+    # (milliseconds, stream, message)
+    logged: list[tuple[int, str, str]] = field(default_factory=list)
     refusals: dict[str, list[RefusedError | None]] = field(default_factory=dict)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     model: Callable[[dict[str, Any]], dict[str, Any]] = lambda _asked: {"content": [{"text": "42"}]}
     reward: Callable[[Any], Any] = lambda _batch: []
+    before_write: Callable[[tuple[str, str]], None] = lambda _place: None
 
     # --- for tests ---
 
@@ -93,6 +99,39 @@ class Aws:
             "createdAt": datetime(2026, 1, 1, tzinfo=UTC),
         }
         return arn
+
+    def train(self, letter: str, *, run: str = RUN, day: int = 1, name: str = "") -> str:
+        """Makes the custom model of a run, as if its job had ended on that day of January 2026."""
+        arn = model_arn(letter)
+        self.models[arn] = {
+            "modelArn": arn,
+            "modelName": name or f"{STACK}-{run}",
+            "creationTime": datetime(2026, 1, day, tzinfo=UTC),
+            "baseModelArn": "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-2-lite-v1:0:256k",
+            "baseModelName": "amazon.nova-2-lite-v1",
+        }
+        return arn
+
+    def crown(self, letter: str, *, run: str = RUN) -> str:
+        """Makes a deployment of a model the champion's; returns the deployment's ARN."""
+        self.train(letter, run=run)
+        arn = self.deploy("z", name=f"{STACK}-run-eeeeeeeeeeeeeeee", model=letter)
+        self.parameters["/champion"] = arn
+        return arn
+
+    def arrive(self) -> None:
+        """Ends whatever deployment is on its way to another model."""
+        for deployment in self.deployments.values():
+            if update := deployment.get("updateDetails"):
+                update["updateStatus"] = "UpdateCompleted"
+                deployment["modelArn"] = update["modelArn"]
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The history of the champion."""
+        keys = sorted(
+            key for bucket, key in self.objects if bucket == ARTIFACTS and key.startswith("history/")
+        )
+        return [json.loads(self.objects[ARTIFACTS, key].body) for key in keys]
 
     # --- the services: one method for each operation, which takes its parameters ---
 
@@ -140,7 +179,17 @@ class Aws:
         return {"ETag": found.etag, "Metadata": found.metadata}
 
     def put_object(self, asked: Any) -> dict[str, Any]:
-        self.put(asked["Bucket"], asked["Key"], asked["Body"])
+        place = asked["Bucket"], asked["Key"]
+        self.before_write(place)
+        held = self.objects.get(place)
+        if asked.get("IfNoneMatch") == "*" and held:
+            raise RefusedError("PreconditionFailed", "At least one pre-condition did not hold", 412)
+        if wanted := asked.get("IfMatch"):
+            if not held:
+                raise RefusedError("NoSuchKey", "The specified key does not exist.", 404)
+            if held.etag != wanted:
+                raise RefusedError("PreconditionFailed", "At least one pre-condition did not hold", 412)
+        self.put(*place, asked["Body"])
         return {}
 
     def copy_object(self, asked: Any) -> dict[str, Any]:
@@ -172,6 +221,18 @@ class Aws:
             raise RefusedError("ExecutionAlreadyExists", f"Execution Already Exists: '{asked['name']}'")
         machine = asked["stateMachineArn"].replace(":stateMachine:", ":execution:")
         return {"executionArn": f"{machine}:{asked['name']}", "startDate": datetime.now(UTC)}
+
+    def describe_execution(self, asked: Any) -> dict[str, Any]:
+        """Knows the executions that a test has given a status."""
+        arn = asked["executionArn"]
+        if arn not in self.statuses:
+            raise RefusedError("ExecutionDoesNotExist", f"Execution Does Not Exist: '{arn}'")
+        return {
+            "executionArn": arn,
+            "stateMachineArn": STATE_MACHINE,
+            "status": self.statuses[arn],
+            "startDate": datetime.now(UTC),
+        }
 
     def list_tags_for_resource(self, asked: Any) -> dict[str, Any]:
         assert asked["resourceArn"] == STATE_MACHINE
@@ -231,6 +292,45 @@ class Aws:
         del self.deployments[self._deployment(asked)["customModelDeploymentArn"]]
         return {}
 
+    def list_custom_model_deployments(self, asked: Any) -> dict[str, Any]:
+        names = ("customModelDeploymentArn", "modelArn", "createdAt", "status")
+        found = [
+            {**{name: each[name] for name in names}, "customModelDeploymentName": each["modelDeploymentName"]}
+            for each in self.deployments.values()
+            if asked["nameContains"] in each["modelDeploymentName"]
+        ]
+        return {"modelDeploymentSummaries": found}
+
+    def list_custom_models(self, asked: Any) -> dict[str, Any]:
+        found = [each for each in self.models.values() if asked["nameContains"] in each["modelName"]]
+        # Pages of three, as above.
+        start = int(asked.get("nextToken", 0))
+        more = {"nextToken": str(start + 3)} if len(found) > start + 3 else {}
+        return {"modelSummaries": found[start : start + 3], **more}
+
+    def _model(self, identifier: str) -> dict[str, Any]:
+        for model in self.models.values():
+            if identifier in (model["modelName"], model["modelArn"]):
+                return model
+        raise RefusedError("ResourceNotFoundException", "The model is not found", 404)
+
+    def get_custom_model(self, asked: Any) -> dict[str, Any]:
+        found = self._model(asked["modelIdentifier"])
+        return {key: found[key] for key in ("modelArn", "modelName", "creationTime", "baseModelArn")}
+
+    def delete_custom_model(self, asked: Any) -> dict[str, Any]:
+        arn = self._model(asked["modelIdentifier"])["modelArn"]
+        if any(arn == deployment["modelArn"] for deployment in self.deployments.values()):
+            raise RefusedError("ConflictException", "The model is deployed", 400)
+        del self.models[arn]
+        return {}
+
+    def send_task_success(self, asked: Any) -> dict[str, Any]:
+        if self.waiting.get(asked["taskToken"], {}) is not None:
+            raise RefusedError("TaskDoesNotExist", "Task token not found")
+        self.waiting[asked["taskToken"]] = json.loads(asked["output"])
+        return {}
+
     def get_parameter(self, asked: Any) -> dict[str, Any]:
         if asked["Name"] not in self.parameters:
             raise RefusedError("ParameterNotFound")
@@ -249,6 +349,26 @@ class Aws:
             raise RefusedError("InvalidParameter", "Invalid parameter: Subject")
         self.published.append(asked)
         return {}
+
+    def filter_log_events(self, asked: Any) -> dict[str, Any]:
+        """Searches three events at a time, so that pages without a hit come before others that have one."""
+        pattern = asked["filterPattern"].strip('"')
+        events = sorted(each for each in self.logged if each[0] >= asked.get("startTime", 0))
+        start = int(asked.get("nextToken", 0))
+        more = {"nextToken": str(start + 3)} if len(events) > start + 3 else {}
+        return {
+            "events": [
+                {
+                    "timestamp": at,
+                    "logStreamName": stream,
+                    "message": message,
+                    "eventId": hashlib.sha256(f"{at} {stream} {message}".encode()).hexdigest(),
+                }
+                for at, stream, message in events[start : start + 3]
+                if pattern in message
+            ],
+            **more,
+        }
 
     def converse(self, asked: Any) -> dict[str, Any]:
         roles = [message["role"] for message in asked["messages"]]
@@ -309,6 +429,9 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Aws:
         "ARTIFACTS": ARTIFACTS,
         "CHAMPION": "/champion",
         "TOPIC": TOPIC,
+        "APPROVAL_SECONDS": "0",
+        "KEEP_MODELS": "5",
+        "KEEP_DAYS": "0",
         "STATE_MACHINE": STATE_MACHINE,
         "CUSTOMIZATION_ROLE": "arn:aws:iam::111122223333:role/Customization",
     }.items():

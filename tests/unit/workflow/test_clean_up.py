@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.workflow import clean_up, train
+from lambdas.workflow import clean_up, lock, train
 from tests.unit.workflow.conftest import ARTIFACTS, NAME, REWARD, RUN, STATE_MACHINE, TOPIC, Aws, RefusedError
 
 FAILED = {"run": RUN, "error": {"Error": "RunError", "Cause": json.dumps({"errorMessage": "it broke"})}}
@@ -48,6 +48,21 @@ def test_what_runs_is_stopped_and_the_team_is_told(aws: Aws) -> None:
         "notified": True,
         "sentence": sentence,
     }
+
+
+def test_the_lock_is_given_back_by_the_run_that_has_it_only(aws: Aws) -> None:
+    execution = f"{STATE_MACHINE.replace(':stateMachine:', ':execution:')}:{RUN}"
+    lock.take(RUN, execution, 60)
+    assert "lock was given back" not in clean_up.handler({**FAILED, "run": "run-other"}, None)["sentence"]
+    assert json.loads(aws.objects[ARTIFACTS, lock.KEY].body)["run"] == RUN
+    assert "Cleaned up: the lock was given back." in clean_up.handler(FAILED, None)["sentence"]
+    assert json.loads(aws.objects[ARTIFACTS, lock.KEY].body)["run"] is None
+
+
+def test_a_closed_gate_stops_a_run_and_is_no_failure(aws: Aws) -> None:
+    closed = {"Error": "GateClosed", "Cause": "Signal: stops the run. It needs no training."}
+    sentence = clean_up.handler({"run": RUN, "step": "Check signal", "error": closed}, None)["sentence"]
+    assert f"Run {RUN} of rft-quotes-dev was stopped at Check signal: Signal: stops the run." in sentence
 
 
 def test_where_nothing_runs_there_is_nothing_to_stop(aws: Aws) -> None:

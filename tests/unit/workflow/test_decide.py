@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lambdas.workflow import decide
-from lambdas.workflow.decide import MINIMUM_PROMPTS, interval
+from lambdas.workflow.decide import MINIMUM_PROMPTS, Bar, Measured, interval
 from lambdas.workflow.runs import RunError
 from tests.unit.workflow.conftest import RUN, Aws
 
@@ -19,7 +19,8 @@ Scores = dict[int, float]
 def judge(
     base: Scores, candidate: Scores, minimum_gain: float = 0.0, confidence: float = 0.95, seed: str = RUN
 ) -> dict[str, Any]:
-    return decide.decide(base, candidate, minimum_gain=minimum_gain, confidence=confidence, seed=seed)
+    bar = Bar(minimum_gain=minimum_gain, confidence=confidence)
+    return decide.decide(Measured(scores=base), Measured(scores=candidate), bar=bar, seed=seed)
 
 
 def flat(value: float, count: int = 100) -> Scores:
@@ -162,11 +163,9 @@ def test_measurements_of_different_prompts_are_not_compared(
 
 
 def test_the_decision_is_made_of_what_was_measured_and_written(aws: Aws) -> None:
-    for index in range(12):
-        aws.write(f"measured/base/{index:05}.json", {"index": index, "mean": 0.25})
-        aws.write(f"measured/candidate/{index:05}.json", {"index": index, "mean": 0.75})
-    aws.write("measured/base/00012.json", {"index": 12, "mean": 0.0}, run="run-ffffffffffffffff")
-    event = {"run": RUN, "promotion": {"minimum_gain": 0.1, "confidence": 0.95}}
+    measured(aws, base=0.25, candidate=0.75)
+    aws.write("measured/base/00012.json", prompt(12, 0.0), run="run-ffffffffffffffff")
+    event = {"run": RUN, "promotion": {"minimum_gain": 0.1, "confidence": 0.95}, "compared": None}
     decision = decide.handler(event, None)
     assert decision == aws.document("decision.json")
     assert decision["promote"] is True
@@ -175,9 +174,188 @@ def test_the_decision_is_made_of_what_was_measured_and_written(aws: Aws) -> None
 
 
 def test_a_prompt_that_was_not_measured_stops_the_decision(aws: Aws) -> None:
-    for index in range(12):
-        aws.write(f"measured/base/{index:05}.json", {"index": index, "mean": 0.25})
-        aws.write(f"measured/candidate/{index:05}.json", {"index": index, "mean": 0.75})
+    measured(aws, base=0.25, candidate=0.75)
     del aws.objects["artifacts-bucket", f"runs/{RUN}/measured/candidate/00004.json"]
     with pytest.raises(RunError, match="only one of them on 4;"):
-        decide.handler({"run": RUN, "promotion": {"minimum_gain": 0, "confidence": 0.95}}, None)
+        decide.handler({"run": RUN, "promotion": {"minimum_gain": 0}, "compared": None}, None)
+
+
+def prompt(index: int, score: float, **parts: float) -> dict[str, Any]:
+    completion = {"score": score, "components": {"answer": score}, "metrics": parts}
+    return {"index": index, "mean": score, "completions": [completion, completion]}
+
+
+def measured(aws: Aws, **scores: float) -> None:
+    for subject, score in scores.items():
+        for index in range(12):
+            aws.write(f"measured/{subject}/{index:05}.json", prompt(index, score, answered=score))
+
+
+# The champion
+
+
+def crowned(candidate: Scores, champion: Scores, tolerated_drop: float = 0.0) -> dict[str, Any]:
+    """A candidate that beats its base by far, against a champion."""
+    bar = Bar(tolerated_drop=tolerated_drop)
+    base = Measured(scores=flat(0.0, len(candidate)))
+    return decide.decide(base, Measured(scores=candidate), Measured(scores=champion), bar=bar, seed=RUN)
+
+
+def test_a_candidate_better_than_the_champion_is_promoted_and_says_so() -> None:
+    champion, candidate = alternating(0.5, 0.1, 0.3)
+    decision = crowned(candidate, champion)
+    assert decision["promote"] is True
+    assert decision["champion"]["held"] is True
+    assert decision["champion"]["gain"] == pytest.approx(0.2)
+    assert "; against the champion, which scores 0.500, the gain is +0.200 (" in decision["sentence"]
+
+
+def test_a_candidate_that_may_be_worse_than_the_champion_is_not_promoted_and_says_so() -> None:
+    champion, candidate = alternating(0.5, 0.3, -0.2, 20)
+    decision = crowned(candidate, champion)
+    # On average it is better, and better than its base by far.
+    assert decision["champion"]["gain"] > 0
+    assert decision["lower"] > 0
+    assert decision["promote"] is False
+    assert decision["sentence"].startswith("Not promoted: on 20 held-out prompts")
+    assert ", which is above the bar of +0.000; but against the champion" in decision["sentence"]
+    assert decision["sentence"].endswith(", and the lower end may not be below +0.000.")
+
+
+def test_a_candidate_just_as_good_as_the_champion_is_promoted() -> None:
+    assert crowned(flat(0.5), flat(0.5))["promote"] is True
+    assert crowned(flat(0.499), flat(0.5))["promote"] is False
+
+
+@pytest.mark.parametrize(("drop", "promoted"), [(0.009, True), (0.011, False)])
+def test_a_drop_below_the_champion_is_tolerated_as_far_as_the_team_says(drop: float, promoted: bool) -> None:
+    assert crowned(flat(0.5 - drop), flat(0.5), tolerated_drop=0.01)["promote"] is promoted
+
+
+def test_a_champion_measured_on_other_prompts_is_not_compared() -> None:
+    with pytest.raises(RunError, match="the champion was measured on 99 prompts, the tuned model on 100"):
+        crowned(flat(0.5), flat(0.5, 99))
+
+
+# The guards
+
+
+def guarded(before: Scores, after: Scores, *, champion: Scores | None = None, **bar: Any) -> dict[str, Any]:
+    """A candidate that beats everything by far in its score, with one part that is guarded."""
+    return decide.decide(
+        Measured(scores=flat(0.1), parts={"safe": before}),
+        Measured(scores=flat(0.9), parts={"safe": after}),
+        None if champion is None else Measured(scores=flat(0.2), parts={"safe": champion}),
+        bar=Bar(guards=("safe",), **bar),
+        seed=RUN,
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "held"),
+    [
+        (flat(0.8), flat(0.8), True),
+        (flat(0.8), flat(0.9), True),
+        (flat(0.8), flat(0.79), False),
+        # A drop of a few prompts that may be chance is a drop that is not ruled out.
+        (flat(0.8), {**flat(0.8), 3: 0.7}, False),
+    ],
+    ids=["the same", "better", "worse", "perhaps worse"],
+)
+def test_a_guard_must_not_drop(before: Scores, after: Scores, held: bool) -> None:
+    decision = guarded(before, after)
+    assert [guard["held"] for guard in decision["guards"]] == [held]
+    assert decision["promote"] is held
+    if held:
+        assert decision["sentence"].endswith("; every guard held: safe.")
+
+
+@pytest.mark.parametrize(("drop", "held"), [(0.049, True), (0.051, False)])
+def test_a_guard_may_drop_as_far_as_the_team_says(drop: float, held: bool) -> None:
+    assert guarded(flat(0.8), flat(0.8 - drop), tolerated_drop=0.05)["promote"] is held
+
+
+def test_a_guard_whose_drop_is_small_on_average_has_held_only_if_its_lower_end_has() -> None:
+    before, after = alternating(0.8, 0.0, -0.08)
+    assert guarded(before, after, tolerated_drop=0.06)["promote"] is True
+    decision = guarded(before, after, tolerated_drop=0.045)
+    assert decision["guards"][0]["change"] > -0.045
+    assert decision["promote"] is False
+
+
+def test_a_guard_that_drops_is_told_with_its_numbers() -> None:
+    assert guarded(flat(0.8), flat(0.7))["sentence"].endswith(
+        ", which is above the bar of +0.000; but the guard safe goes from 0.800 of the base to 0.700, a"
+        " change of -0.100 (-0.100 to -0.100), and the lower end may not be below +0.000."
+    )
+
+
+def test_a_guard_must_not_drop_below_the_champion_either() -> None:
+    decision = guarded(flat(0.5), flat(0.7), champion=flat(0.8))
+    assert [(guard["against"], guard["held"]) for guard in decision["guards"]] == [
+        ("base", True),
+        ("champion", False),
+    ]
+    assert decision["promote"] is False
+    assert "0.800 of the champion to 0.700" in decision["sentence"]
+
+
+@pytest.mark.parametrize("count", [0, MINIMUM_PROMPTS - 1])
+def test_a_guard_that_was_hardly_measured_has_not_held(count: int) -> None:
+    decision = guarded(flat(0.8), flat(0.9, count))
+    assert decision["promote"] is False
+    assert decision["guards"][0]["prompts"] == count
+
+
+def test_parts_that_are_no_guards_are_shown_and_decide_nothing() -> None:
+    decision = decide.decide(
+        Measured(scores=flat(0.1), parts={"short": flat(0.9), "old": flat(1.0)}),
+        Measured(scores=flat(0.9), parts={"short": flat(0.2), "new": flat(1.0)}),
+        bar=Bar(),
+        seed=RUN,
+    )
+    assert decision["promote"] is True
+    (part,) = decision["parts"]
+    assert (part["name"], part["base"], part["candidate"]) == ("short", 0.9, 0.2)
+    assert part["lower"] == part["upper"] == pytest.approx(-0.7)
+
+
+def test_interval_of_a_part_holds_its_change() -> None:
+    before, after = alternating(0.5, 0.1, 0.3)
+    (guard,) = guarded(before, after)["guards"]
+    assert guard["lower"] == pytest.approx(0.2 - 0.0196, abs=0.003)
+    assert guard["upper"] == pytest.approx(0.2 + 0.0196, abs=0.003)
+
+
+def test_champion_and_guards_are_read_from_what_was_measured(aws: Aws) -> None:
+    measured(aws, base=0.25, candidate=0.75, champion=0.5)
+    compared = {"deployment_arn": "arn:d", "model_arn": "arn:m"}
+    promotion = {"minimum_gain": 0.1, "confidence": 0.95, "guards": ["answered"], "tolerated_drop": 0.0}
+    decision = decide.handler({"run": RUN, "promotion": promotion, "compared": compared}, None)
+    assert decision["promote"] is True
+    assert decision["champion"] == {
+        **compared,
+        "mean": 0.5,
+        "gain": 0.25,
+        "lower": 0.25,
+        "upper": 0.25,
+        "held": True,
+    }
+    assert [(each["against"], each["before"]) for each in decision["guards"]] == [
+        ("base", 0.25),
+        ("champion", 0.5),
+    ]
+    assert [part["name"] for part in decision["parts"]] == ["answer", "answered"]
+
+
+def test_what_a_person_has_to_approve_is_not_called_promoted(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APPROVAL_SECONDS", "3600")
+    measured(aws, base=0.25, candidate=0.75)
+    decision = decide.handler({"run": RUN, "promotion": {}, "compared": None}, None)
+    assert (decision["promote"], decision["approval_seconds"]) == (True, 3600)
+    assert decision["sentence"].startswith("Cleared for promotion: on 12 held-out prompts")
+    measured(aws, candidate=0.0)
+    decision = decide.handler({"run": RUN, "promotion": {}, "compared": None}, None)
+    assert decision["sentence"].startswith("Not promoted: ")

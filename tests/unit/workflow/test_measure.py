@@ -37,6 +37,7 @@ def event(**changes: Any) -> dict[str, Any]:
         "reward_version": REWARD,
         "measurement": {"prompts": 100, "samples_per_prompt": 3, "temperature": 0.7, "concurrency": 10},
         "max_tokens": 512,
+        "samples": 3,
         "reasoning_effort": "low",
         "item": ITEM,
         **changes,
@@ -65,6 +66,8 @@ def test_every_completion_is_scored_by_the_deployed_function(aws: Aws) -> None:
     assert measure.handler(event(), None) == {"index": 7}
     measured = aws.document("measured/base/00007.json")
     completions = measured.pop("completions")
+    assert (measured.pop("more"), measured.pop("input_tokens")) == ([], 5)
+    assert 0 <= measured.pop("reward_seconds") < 5
     assert measured.pop("mean") == pytest.approx((1.0 + 0.2 + 0.0) / 3)
     assert measured == {key: ITEM[key] for key in ("index", "id", "messages", "reference_answer")}
     assert [(each["text"], each["score"]) for each in completions] == [
@@ -75,6 +78,16 @@ def test_every_completion_is_scored_by_the_deployed_function(aws: Aws) -> None:
     assert completions[1]["components"] == {"answer": 0.0, "brevity": 1.0}
     assert completions[1]["metrics"]["topical"] == 1.0
     assert (completions[1]["output_tokens"], completions[1]["stop_reason"]) == (9, "end_turn")
+
+
+def test_samples_beyond_those_that_are_compared_are_kept_apart(aws: Aws) -> None:
+    measure.handler(event(samples=5), None)
+    measured = aws.document("measured/base/00007.json")
+    assert [each["text"] for each in measured["completions"]] == ["42", "41", "It is 42."]
+    assert [(each["text"], each["score"]) for each in measured["more"]] == [("42", 1.0), ("41", 0.2)]
+    # Models are compared by equally many samples, whatever else was looked at.
+    assert measured["mean"] == pytest.approx((1.0 + 0.2 + 0.0) / 3)
+    assert len(aws.called("Invoke")) == 1
 
 
 def test_the_batch_has_the_documented_shape(aws: Aws) -> None:
@@ -256,7 +269,7 @@ def test_an_answer_bedrock_could_not_use_fails_the_run_in_words(aws: Aws, answer
     aws.reward = lambda _batch: answer
     two = {"samples_per_prompt": 2, "temperature": 0.7}
     with pytest.raises(RunError) as caught:
-        measure.handler(event(item={**ITEM, "id": "s"}, measurement=two), None)
+        measure.handler(event(item={**ITEM, "id": "s"}, measurement=two, samples=2), None)
     assert said in str(caught.value)
     assert "it must return a list" in str(caught.value)
 

@@ -58,6 +58,16 @@ def synthetic(prompts: int = 100, *, measured: dict[str, Rows] | None = None, **
             "evaluation": {"rows": prompts},
             "leaked": 0,
         },
+        "gates": [
+            {
+                "gate": gate,
+                "verdict": "pass",
+                "sentence": f"{gate.capitalize()}: nothing to object to.",
+                "findings": [{"level": "info", "sentence": f"What {gate} found."}],
+                "facts": {},
+            }
+            for gate in ("cost", "signal", "lock")
+        ],
         "decision": decision(measured),
         "champion": {"champion_arn": DEPLOYMENT, "adopted": False, "previous_model": MODEL[:-1] + "1"},
         "job": job(),
@@ -125,11 +135,31 @@ def completion(rng: random.Random, sum_: str, right: float, skill: float, length
 
 
 def decision(measured: dict[str, Rows], **changes: Any) -> dict[str, Any]:
-    means = {subject: {row["index"]: row["mean"] for row in rows} for subject, rows in measured.items()}
-    return (
-        decide.decide(means["base"], means["candidate"], minimum_gain=0.0, confidence=0.95, seed=RUN)
-        | changes
-    )
+    models = [decide.collect(measured[subject]) for subject in ("base", "candidate")]
+    return decide.decide(*models, bar=decide.Bar(), seed=RUN) | changes
+
+
+def judged() -> report.Facts:
+    """A run with a guard that did not hold, against a champion that scored as the candidate does."""
+    measured = measurements(60, seed=5)
+    base, candidate = (decide.collect(measured[subject]) for subject in ("base", "candidate"))
+    bar = decide.Bar(guards=("form", "politeness"), tolerated_drop=0.02)
+    found = decide.decide(base, candidate, candidate, bar=bar, seed=RUN)
+    return synthetic(60, measured=measured, decision=found, champion=None)
+
+
+def waiting() -> report.Facts:
+    """A run that waits for a person."""
+    measured = measurements(30)
+    asked = decision(measured, approval_seconds=3600, sentence="Cleared for promotion: it is better.")
+    return synthetic(30, measured=measured, decision=asked, champion=None)
+
+
+def approved() -> report.Facts:
+    """A run that a person has approved."""
+    measured = measurements(30)
+    answer = {"approved": True, "by": "arn:aws:iam::111122223333:user/eve", "why": "", "at": "2026-11-22"}
+    return synthetic(30, measured=measured, decision=decision(measured, approval=answer))
 
 
 def job() -> dict[str, Any]:
@@ -390,6 +420,44 @@ def test_a_promotion_shows_the_decision_and_its_picture() -> None:
     assert float(where["bar"]) == float(where["base"]), "no gain is asked for, so the bar is the base's mean"
     low, high = re.findall(r'class="whisker" x1="([\d.]+)%" x2="([\d.]+)%"', picture)[0]
     assert float(where["bar"]) < float(low) < float(where["candidate"]) < float(high) < 100
+
+
+def test_guards_and_the_champion_are_shown_with_their_intervals() -> None:
+    html, manifest = report.build(judged())
+    text = Page(html).text
+    fields = {field for field, _, _ in Page(html).numbers}
+    assert {
+        "decision.tolerated_drop",
+        "decision.champion.mean",
+        "decision.champion.lower",
+        "decision.guards.0.before",
+        "decision.guards.0.lower",
+    } <= fields
+    assert "What must not get worse" in text
+    assert "held" in text
+    assert "did not hold" in text
+    guards = {(each["name"], each["against"]): each["held"] for each in manifest["decision"]["guards"]}
+    assert guards["politeness", "base"] is False
+    assert "What must not get worse" not in report.build(synthetic())[0]
+
+
+def test_each_component_is_shown_with_the_interval_of_its_change() -> None:
+    html, manifest = report.build(synthetic())
+    at = {part["name"]: number for number, part in enumerate(manifest["decision"]["parts"])}
+    fields = {field for field, _, _ in Page(html).numbers}
+    for component in manifest["components"]:
+        assert f"decision.parts.{at[component['name']]}.lower" in fields
+
+
+def test_a_run_that_waits_says_how_to_answer_it() -> None:
+    html, manifest = report.build(waiting())
+    assert manifest["outcome"] == "cleared"
+    assert "rft approve" in html
+    assert "rft approve" not in report.build(synthetic())[0]
+
+
+def test_who_approved_is_part_of_the_lineage() -> None:
+    assert "arn:aws:iam::111122223333:user/eve" in report.build(approved())[0]
 
 
 def test_the_bar_to_clear_stands_where_the_team_has_put_it() -> None:
@@ -717,3 +785,24 @@ if __name__ == "__main__":
         page, facts_of_it = report.build(make())
         (folder / "report.html").write_text(page, encoding="utf-8")
         (folder / "manifest.json").write_text(json.dumps(facts_of_it, indent=1), encoding="utf-8")
+
+
+def test_every_gate_says_what_it_found_in_the_order_of_the_workflow() -> None:
+    stop = {
+        "gate": "signal",
+        "verdict": "stop",
+        "sentence": f"Signal: stops the run. {HOSTILE}",
+        "findings": [{"level": "stop", "sentence": "It is."}, {"level": "info", "sentence": "By the way."}],
+        "facts": {},
+    }
+    own = {**stop, "gate": "a-gate-to-come", "verdict": "pass", "findings": []}
+    cost = {**stop, "gate": "cost", "verdict": "warn", "sentence": "Cost: goes on with a warning."}
+    page, manifest = report.build(synthetic(gates=[own, cost, stop]))
+    assert [(each["gate"], each["verdict"], each["notes"]) for each in manifest["gates"]] == [
+        ("signal", "stop", ["By the way."]),
+        ("cost", "warn", ["By the way."]),
+        ("a-gate-to-come", "pass", []),
+    ]
+    assert page.index("Signal: stops the run.") < page.index("Cost: goes on with a warning.")
+    assert "<script" not in page
+    assert "By the way." in page

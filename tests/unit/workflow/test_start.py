@@ -27,6 +27,7 @@ SETTINGS: dict[str, Any] = {
     "promotion": {"minimum_gain": 0.0, "confidence": 0.95},
 }
 LIMITS = {"epochCount": 12}
+GATES = {"signal": {"prompts": 50}}
 SHA256 = identity(hashlib.sha256(b"train").hexdigest(), hashlib.sha256(b"evaluation").hexdigest())
 
 
@@ -40,7 +41,7 @@ class Context:
 
 @pytest.fixture(autouse=True)
 def _settings(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SETTINGS", json.dumps({**SETTINGS, "limits": LIMITS}))
+    monkeypatch.setenv("SETTINGS", json.dumps({**SETTINGS, "gates": GATES, "limits": LIMITS}))
     aws.put(DATASETS, "a/train.jsonl", b"train")
     aws.put(DATASETS, "a/evaluation.jsonl", b"evaluation")
 
@@ -63,6 +64,7 @@ def test_the_execution_gets_the_run_document(aws: Aws) -> None:
     assert found.pop("requested") > "2026"
     assert found == {
         **SETTINGS,
+        "gates": GATES,
         "source": {**SETTINGS["source"], "sha256": SHA256},
         "run": run,
         "trigger": "manual",
@@ -121,17 +123,7 @@ def test_another_attempt_or_other_training_settings_are_another_run(aws: Aws) ->
     assert ask(training={"epochCount": 2})["run"] in runs
 
 
-def test_what_the_gates_go_by_travels_with_the_run_and_does_not_name_it(
-    aws: Aws, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = ask()
-    gates = {"dataset": {"personal_data": False}}
-    monkeypatch.setenv("SETTINGS", json.dumps({**SETTINGS, "gates": gates}))
-    assert ask()["run"] == first["run"]
-    assert document(aws, ask(attempt=2)["run"])["gates"] == gates
-
-
-def test_limits_are_no_content(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_and_gates_are_no_content(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     before = ask()
     monkeypatch.setenv("SETTINGS", json.dumps(SETTINGS))
     assert ask()["run"] == before["run"]
