@@ -52,16 +52,15 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, str]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     run, job, training = event["run"], event["job"], event["training"]
-    known = runs.read(run, "rewards.json") or {
-        "until": int(datetime.fromisoformat(job["created"]).timestamp() * 1000),
-        "seen": [],
-        "batches": [],
-    }
+    created = int(datetime.fromisoformat(job["created"]).timestamp() * 1000)
+    known = runs.read(run, "rewards.json") or {"until": created, "seen": [], "batches": []}
     batches = [Batch.read(each) for each in known["batches"]]
     fresh: list[tuple[str, Batch]] = []
     unread = ""
     try:
-        fresh.extend(_lines(event["reward_version"], known, context))
+        # Before the job the same function has scored what the base model said.
+        since = max(created, known["until"] - _LATE_MILLISECONDS)
+        fresh.extend(_lines(event["reward_version"], since, {name for _, name in known["seen"]}, context))
     except (ClientError, BotoCoreError) as error:
         unread = str(error)
     if fresh:
@@ -87,11 +86,9 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, str]:
     return runs.write_verdict(run, verdict)
 
 
-def _lines(version: str, known: Mapping[str, Any], context: Any) -> Iterator[tuple[str, Batch]]:
-    """Yields the metric lines of a reward function's version that were not read before, each with its id."""
+def _lines(version: str, since: int, seen: set[str], context: Any) -> Iterator[tuple[str, Batch]]:
+    """Yields the metric lines of a reward function's version that were not seen before, each with its id."""
     logs: CloudWatchLogsClient = runs.client("logs")
-    seen = {name for _, name in known["seen"]}
-    since = known["until"] - (_LATE_MILLISECONDS if seen else 0)
     pages = logs.get_paginator("filter_log_events").paginate(
         logGroupName=os.environ["REWARD_LOG_GROUP"], startTime=since, filterPattern='"reward_mean"'
     )

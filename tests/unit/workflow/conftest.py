@@ -66,7 +66,7 @@ class Aws:
     waiting: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     parameters: dict[str, str] = field(default_factory=dict)
     published: list[dict[str, str]] = field(default_factory=list)
-    # (milliseconds, stream, message)
+    # Each is a time in milliseconds, a log stream and a message.
     logged: list[tuple[int, str, str]] = field(default_factory=list)
     refusals: dict[str, list[RefusedError | None]] = field(default_factory=dict)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
