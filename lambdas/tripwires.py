@@ -103,7 +103,7 @@ class Batch:
         if not isinstance(line, Mapping):
             return None
         names = ("samples", "reward_mean", "reward_std", *_SHARES, "completion_length")
-        values = [line.get(name) for name in names]
+        values: list[Any] = [line.get(name) for name in names]
         if not all(_is_finite(value) for value in values) or values[0] < 1:
             return None
         samples, mean, std, zero, unscorable, error, over_time, length = values

@@ -37,6 +37,7 @@ from infra import config
 from infra.config import SettingsError, Team, load_platform, load_team, load_teams, schemas, team_names
 from lambdas.dataset import DatasetError
 from rft import ci, scoring
+from rft import doctor as diagnosing
 from rft.changes import ChangesError
 from rft.cloud import Cloud, CloudError, Deployed, Run
 from rft.cost import idle_month
@@ -356,6 +357,28 @@ def history(
             Text(each["why"]),
         )
     out.print(table if found["changes"] else "No model has been promoted yet.")
+
+
+@app.command()
+def doctor(
+    team: TeamName,
+    stage: Stage = "dev",
+    name: RunName = None,
+    aws: OnAws = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Says why a run's reward is flat, falling, spiking or suspiciously perfect, and what to try."""
+    if json_:
+        out.quiet = True
+    deployed = _deployed(team, stage, aws)
+    run = deployed.run(name) if name else deployed.latest()
+    with _step(f"Read what {run.name} has left"):
+        evidence = diagnosing.read(deployed, run)
+    found = diagnosing.examine(evidence)
+    if json_:
+        sys.stdout.write(json.dumps(diagnosing.document(evidence, found), indent=1) + "\n")
+    else:
+        out.print(diagnosing.shown(evidence, found), highlight=False)
 
 
 @app.command()

@@ -21,6 +21,7 @@ Synthesize = Callable[[Path, str, str], Path]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STACK = "rft-quotes-dev"
+GATES = ("signal", "lock", "cost", "tripwires")
 
 
 def ended(deployed: Deployed, run: Run, seconds: float = 240) -> Run:
@@ -111,8 +112,8 @@ class TestRun:
         assert set(measured["base"].values()) == {4}
 
     def test_passes_every_gate_untouched(self, deployed: Deployed, run: Run):
-        verdicts = {gate: deployed.document(run, f"gates/{gate}.json") for gate in ("signal", "lock", "cost")}
-        assert {gate: each["verdict"] for gate, each in verdicts.items()} == dict.fromkeys(verdicts, "pass")
+        verdicts = {gate: deployed.document(run, f"gates/{gate}.json") for gate in GATES}
+        assert [each["sentence"] for each in verdicts.values() if each["verdict"] != "pass"] == []
         signal = verdicts["signal"]["facts"]
         # The base model answered half of the prompts as often as training has it.
         assert (signal["prompts"], signal["samples_per_prompt"]) == (50, 8)
@@ -123,6 +124,9 @@ class TestRun:
         assert parts["training"]["cost"] is None
         assert deployed.artifact(f"ledger/{run.started.astimezone(UTC):%Y-%m}/{run.name}.json")
         assert json.loads(deployed.artifact("lock.json") or b"")["run"] is None
+        # Every completion that training scored was looked at: six epochs of eight for each row, and no other.
+        assert verdicts["tripwires"]["facts"]["samples"] == 6 * 8 * 300
+        assert verdicts["tripwires"]["facts"]["windows"] > 20
 
     def test_promotes_on_a_gain_above_chance(self, deployed: Deployed, run: Run):
         decision = deployed.document(run, "decision.json")
@@ -305,6 +309,7 @@ class TestPermissions:
                 "Lock",
                 "Estimate",
                 "Train",
+                "Watch",
             ),
             *("Decide", "Promote", "Report"),
         ):
@@ -530,6 +535,45 @@ class TestChanges:
         assert jobs_running(client) == []
         assert deployments(client) == before
         assert environment.champion() in before
+        assert environment.save_report(run, project.root / "reports") is not None
+
+    def test_fails_while_it_trains_when_the_reward_pays_for_length(
+        self, project: Project, environment: Deployed, client: Clients
+    ):
+        before = deployments(client)
+        (project.root / "teams/changing/reward.py").write_text(
+            "from lambdas.contract import Reward, Sample\n\n\n"
+            "def score(sample: Sample) -> Reward:\n"
+            "    return Reward(min(1.0, len(sample.completion) / 500))\n"
+        )
+        text = project.settings.read_text()
+        careless = (
+            "\n[gates.rehearsal]\nmax_hackability = 1.0\nmin_reference_share = 0.0\n"
+            "\n[gates.signal]\nsparse = 0.0\n"
+        )
+        project.settings.write_text(
+            re.sub(r"(?m)^(learning_rate) = .*$", r"\1 = 1e-3", text).replace(
+                "epoch_count = 1", "epoch_count = 12"
+            )
+            + careless
+        )
+        try:
+            project.deploy()
+        finally:
+            project.settings.write_text(text)
+        run = ended(environment, environment.runs()[0])
+        assert run.status == "FAILED"
+        failure = environment.document(run, "failure.json")
+        assert failure["step"] == "Check tripwires", failure
+        said = r"Completions are \d+\.\d times as long as at the start .* while the reward rose"
+        assert re.search(said, failure["sentence"])
+        assert "was stopped. Evidence" in failure["sentence"]
+        verdict = environment.document(run, "gates/tripwires.json")
+        assert ("length-explosion", "stop") in [(each["rule"], each["level"]) for each in verdict["findings"]]
+        eventually(lambda: jobs_running(client) == [])
+        job = client("bedrock").get_model_customization_job(jobIdentifier=f"{environment.stack}-{run.name}")
+        assert job["status"] == "Stopped"
+        assert deployments(client) == before
         assert environment.save_report(run, project.root / "reports") is not None
 
     def test_fails_before_it_costs_when_the_reward_function_can_be_fooled(
