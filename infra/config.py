@@ -449,7 +449,7 @@ class TripwireGate(Table):
     """What completions that get longer while the reward rises do."""
     length_warn: Annotated[float, Field(gt=1)] = 2.0
     """How many times as long as at the start warns."""
-    length_stop: Annotated[float, Field(gt=1)] = 3.0
+    length_stop: Annotated[float, Field(gt=1, validate_default=True)] = 3.0
     """How many times as long as at the start stops."""
     shadow: ComponentName | None = None
     """A component with weight 0 that judges independently; without it there is no gap to look at."""
@@ -457,7 +457,7 @@ class TripwireGate(Table):
     """What a reward that rises away from the shadow does."""
     gap_warn: Annotated[float, Field(gt=0, le=1)] = 0.05
     """How far apart they may move, as a share of the reward's range, before it warns."""
-    gap_stop: Annotated[float, Field(gt=0, le=1)] = 0.1
+    gap_stop: Annotated[float, Field(gt=0, le=1, validate_default=True)] = 0.1
     """How far apart they may move before it stops."""
 
     @field_validator("length_stop", "gap_stop")
