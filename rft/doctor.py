@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Final, Literal
 
@@ -94,7 +94,7 @@ class Evidence:
         """The run's tripwires, every one of them on: what a team let pass may still be the reason."""
         given = self.document.get("gates", {}).get("tripwires", {"range": [0.0, 1.0]})
         wires = ("unscorable", "errors", "collapse", "saturation", "spread", "length", "gap")
-        return replace(Settings.of(given), **dict.fromkeys(wires, "stop"))
+        return Settings.of({**given, **dict.fromkeys(wires, "stop")})
 
     @property
     def step(self) -> int:

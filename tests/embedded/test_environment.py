@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rft import doctor
 from rft.cloud import Cloud, Deployed, Run
 from rft.embedded.aws import ACCOUNT, REGION, EmbeddedAws
 from rft.packaging import package
@@ -127,6 +128,12 @@ class TestRun:
         # Every completion that training scored was looked at: six epochs of eight for each row, and no other.
         assert verdicts["tripwires"]["facts"]["samples"] == 6 * 8 * 300
         assert verdicts["tripwires"]["facts"]["windows"] > 20
+
+    def test_a_doctor_finds_nothing_wrong_with_it(self, deployed: Deployed, run: Run):
+        evidence = doctor.read(deployed, run)
+        assert doctor.examine(evidence) == []
+        assert len(evidence.measured["candidate"]) == 100
+        assert evidence.steps[-1]["actor/entropy"]
 
     def test_promotes_on_a_gain_above_chance(self, deployed: Deployed, run: Run):
         decision = deployed.document(run, "decision.json")
@@ -570,6 +577,9 @@ class TestChanges:
         assert "was stopped. Evidence" in failure["sentence"]
         verdict = environment.document(run, "gates/tripwires.json")
         assert ("length-explosion", "stop") in [(each["rule"], each["level"]) for each in verdict["findings"]]
+        evidence = doctor.read(environment, run)
+        assert "length-explosion" in {each.rule for each in doctor.examine(evidence)}
+        assert doctor.document(evidence, [])["stopped_by"] == ["tripwires"]
         eventually(lambda: jobs_running(client) == [])
         job = client("bedrock").get_model_customization_job(jobIdentifier=f"{environment.stack}-{run.name}")
         assert job["status"] == "Stopped"
