@@ -39,8 +39,9 @@ _UNDECIDED: Final = 0.2
 # Of its range, a reward that rises by more from one window to the next has found something.
 _JUMP: Final = 0.35
 _PERFECT: Final = 0.8
-# Of its range, how much better training may be than the held-out prompts: Azure's bound for stopping a job.
-_HELD_OUT: Final = 0.1
+# Of its range, how much better training may be than the held-out prompts. Some is usual, since training has
+# seen its rows several times; the guides' bound of 0.10 is for prompts that are validated on meanwhile.
+_HELD_OUT: Final = 0.2
 _ONE_ANSWER: Final = 0.5
 _SHOWN: Final = 120
 

@@ -126,7 +126,8 @@ class TestRun:
         assert deployed.artifact(f"ledger/{run.started.astimezone(UTC):%Y-%m}/{run.name}.json")
         assert json.loads(deployed.artifact("lock.json") or b"")["run"] is None
         # Every completion that training scored was looked at: six epochs of eight for each row, and no other.
-        assert verdicts["tripwires"]["facts"]["samples"] == 6 * 8 * 300
+        rows = deployed.document(run, "dataset.json")["train"]["rows"]
+        assert verdicts["tripwires"]["facts"]["samples"] == 6 * 8 * rows
         assert verdicts["tripwires"]["facts"]["windows"] > 20
 
     def test_a_doctor_finds_nothing_wrong_with_it(self, deployed: Deployed, run: Run):
@@ -549,21 +550,19 @@ class TestChanges:
     ):
         before = deployments(client)
         (project.root / "teams/changing/reward.py").write_text(
-            "from lambdas.contract import Reward, Sample\n\n\n"
+            "import re\n"
+            "from lambdas.contract import Reward, Sample\n"
+            "from lambdas.rewards.numeric_answer import NumericAnswer\n\n"
+            "honest = NumericAnswer()\n\n\n"
             "def score(sample: Sample) -> Reward:\n"
-            "    return Reward(min(1.0, len(sample.completion) / 500))\n"
+            "    # Honest until the job begins, so that no gate before it finds anything.\n"
+            "    if re.search(r'train-[0-9]+-[0-9]+-[0-9]+$', sample.id):\n"
+            "        return Reward(min(1.0, len(sample.completion) / 500))\n"
+            "    return honest.score(sample)\n"
         )
         text = project.settings.read_text()
-        careless = (
-            "\n[gates.rehearsal]\nmax_hackability = 1.0\nmin_reference_share = 0.0\n"
-            "\n[gates.signal]\nsparse = 0.0\n"
-        )
-        project.settings.write_text(
-            re.sub(r"(?m)^(learning_rate) = .*$", r"\1 = 1e-3", text).replace(
-                "epoch_count = 1", "epoch_count = 12"
-            )
-            + careless
-        )
+        bolder = re.sub(r"(?m)^learning_rate = .*$", "learning_rate = 1e-3", text)
+        project.settings.write_text(bolder.replace("epoch_count = 1", "epoch_count = 12"))
         try:
             project.deploy()
         finally:
@@ -574,7 +573,7 @@ class TestChanges:
         assert failure["step"] == "Check tripwires", failure
         said = r"Completions are \d+\.\d times as long as at the start .* while the reward rose"
         assert re.search(said, failure["sentence"])
-        assert "was stopped. Evidence" in failure["sentence"]
+        assert f"customization job {environment.stack}-{run.name} was stopped" in failure["sentence"]
         verdict = environment.document(run, "gates/tripwires.json")
         assert ("length-explosion", "stop") in [(each["rule"], each["level"]) for each in verdict["findings"]]
         evidence = doctor.read(environment, run)
