@@ -431,6 +431,61 @@ class RehearsalGate(Table):
     """Share of the reward function's `timeout_seconds` that the slowest batch may take."""
 
 
+Tripping = Literal["warn", "stop", "off"]
+
+
+class TripwireGate(Table):
+    """The `[gates.tripwires]` table: what stops a job while it trains, by its reward function's own metrics.
+
+    Every wire is "stop", "warn" or "off", and compares a window of some steps with the run's first one.
+    """
+
+    window_steps: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Training steps that make up a window; a run of less than two windows is hardly watched."""
+    unscorable: Tripping = "stop"
+    """What too many rows that cannot be scored do."""
+    unscorable_share: Share = 0.05
+    """Share of the samples of a window that are too many."""
+    errors: Tripping = "stop"
+    """What too many samples that the reward function fails on do."""
+    error_share: Share = 0.05
+    """Share of the samples of a window that are too many."""
+    collapse: Tripping = "stop"
+    """What a reward that falls, or that nothing earns, does."""
+    collapse_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of what the best window gained over the lowest score that must not be lost again."""
+    saturation: Tripping = "warn"
+    """What a reward that nothing is left to gain of does."""
+    saturation_share: Annotated[float, Field(gt=0, le=1)] = 0.995
+    """How far up from the lowest score to the highest the mean of a window is saturated."""
+    spread: Tripping = "stop"
+    """What completions that all earn the same, and far less than the maximum, do."""
+    spread_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the first window's standard deviation that is too little."""
+    length: Tripping = "stop"
+    """What completions that get longer while the reward rises do."""
+    length_warn: Annotated[float, Field(gt=1)] = 2.0
+    """How many times as long as at the start warns."""
+    length_stop: Annotated[float, Field(gt=1, validate_default=True)] = 3.0
+    """How many times as long as at the start stops."""
+    shadow: ComponentName | None = None
+    """A component with weight 0 that judges independently; without it there is no gap to look at."""
+    gap: Tripping = "stop"
+    """What a reward that rises away from the shadow does."""
+    gap_warn: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """How far apart they may move, as a share of the reward's range, before it warns."""
+    gap_stop: Annotated[float, Field(gt=0, le=1, validate_default=True)] = 0.1
+    """How far apart they may move before it stops."""
+
+    @field_validator("length_stop", "gap_stop")
+    @classmethod
+    def _not_before_its_warning(cls, value: float, info: ValidationInfo) -> float:
+        warns = f"{str(info.field_name).removesuffix('stop')}warn"
+        if value < info.data.get(warns, value):
+            raise ValueError(f"must be at least {warns}, {info.data[warns]}")
+        return value
+
+
 class SignalGate(Table):
     """The `[gates.signal]` table: what the base model must show before training on it is worth its price."""
 
@@ -463,10 +518,11 @@ class CostGate(Table):
 
 
 class Gates(Table):
-    """The `[gates]` table: what a run must pass before it spends money."""
+    """The `[gates]` table: what a run must pass before it spends money, and while it does."""
 
     dataset: DatasetGate = DatasetGate()
     rehearsal: RehearsalGate = RehearsalGate()
+    tripwires: TripwireGate = TripwireGate()
     signal: SignalGate = SignalGate()
     cost: CostGate = CostGate()
 
@@ -1112,6 +1168,7 @@ def _rule_faults(
     stages: Mapping[str, StageTable] = parts.get("stages", {})
     faults = _dataset_faults(folder, dataset, file) if dataset else []
     faults += _lock_faults(stages, file)
+    faults += _shadow_faults(parts.get("gates"), parts.get("reward"), file)
     if encryption:
         faults += _key_faults(encryption, stages, file)
     if "promotion" in parts and "reward" in parts:
@@ -1138,6 +1195,27 @@ def _dataset_faults(folder: Path, dataset: Dataset, file: TomlFile) -> list[str]
         problem = "is also what is trained on: measure on rows that are held out"
         faults.append(file.fault(("dataset", "evaluation"), problem, dataset.evaluation))
     return faults
+
+
+def _shadow_faults(gates: Gates | None, reward: RewardSettings | None, file: TomlFile) -> list[str]:
+    shadow = gates.tripwires.shadow if gates else None
+    if shadow is None or reward is None:
+        return []
+    names, formula = list(reward.components), reward.formula or ""
+    used = set(re.findall(r"[a-z_][a-z0-9_]*", formula))
+    watched = [
+        name
+        for name, component in reward.components.items()
+        if (name not in used if formula else component.weight == 0)
+    ]
+    if shadow in watched:
+        return []
+    problem = (
+        "is part of what is optimized: a shadow needs weight = 0, and no place in the formula"
+        if shadow in names
+        else f"is no component of [reward]{did_you_mean(shadow, names)}; components: {listed(names)}"
+    )
+    return [file.fault(("gates", "tripwires", "shadow"), problem, shadow)]
 
 
 def _guard_faults(promotion: Promotion, reward: RewardSettings, file: TomlFile) -> list[str]:

@@ -23,11 +23,12 @@ def gate_settings(team: Team, *, cases: str | None) -> dict[str, Any]:
 
     `cases` is the URI of the team's own cases for the rehearsal; without any the key is left out.
     """
-    gates = team.gates.model_dump(mode="json")
+    gates = team.gates.model_dump(mode="json", exclude_none=True)
     own = {} if cases is None else {"cases": cases}
     return {
         **gates,
         "rehearsal": {**gates["rehearsal"], **team.reward.rehearsed(), **own},
+        "tripwires": {**gates["tripwires"], "range": list(team.reward.range)},
         "signal": {**gates["signal"], "range": list(team.reward.range)},
     }
 

@@ -19,8 +19,9 @@ _BEDROCK = "arn:aws:states:::aws-sdk:bedrock:"
 
 _RUN = "$states.context.Execution.Input"
 
-# An execution's history holds 25,000 events and a poll makes 9: 48 hours of waiting for a job are 12,960.
-_JOB_POLL_SECONDS, _JOB_POLLS = 120, 1440
+# An execution's history holds 25,000 events. A look at the job makes 14: five for each of its two tasks, and
+# two for each other state. So 48 hours of waiting for a job are 13,440; a look at a deployment makes 9.
+_JOB_POLL_SECONDS, _JOB_POLLS = 180, 960
 _DEPLOYMENT_POLL_SECONDS, _DEPLOYMENT_POLLS = 30, 240
 
 _REASON = "{% $exists($states.result.FailureMessage) ? $states.result.FailureMessage : 'no reason given' %}"
@@ -285,12 +286,41 @@ _STATES: dict[str, State] = {
         Output={
             "status": "{% $states.result.Status %}",
             "reason": _REASON,
+            "created": "{% $states.result.CreationTime %}",
         },
+        Next="Check tripwires",
+    ),
+    # Also when the job has ended: what it did since the last look counts as well.
+    "Check tripwires": _function(
+        "Watch",
+        {
+            "run": f"{{% {_RUN}.run %}}",
+            "reward_version": f"{{% {_RUN}.reward_version %}}",
+            "training": f"{{% {_RUN}.training %}}",
+            "tripwires": f"{{% {_RUN}.gates.tripwires %}}",
+            "job": "{% $states.input %}",
+        },
+        seconds=2 * _MINUTE,
+        Output="{% $merge([$states.input, $states.result.Payload]) %}",
+        # A job of many hours is not stopped for a look that failed: the next one sees what this one missed.
+        Catch=[
+            {
+                "ErrorEquals": ["States.ALL"],
+                "Output": "{% $merge([$states.input, {'verdict': 'unknown'}]) %}",
+                "Next": "Job ended?",
+            }
+        ],
         Next="Job ended?",
     ),
     "Job ended?": {
         "Type": "Choice",
         "Choices": [
+            _stop(
+                "$states.input.verdict = 'stop' and $states.input.status in ['InProgress', 'Completed']",
+                "Check tripwires",
+                "GateClosed",
+                "$states.input.sentence",
+            ),
             _either("$states.input.status = 'Completed' and $model_arn != ''", "Deploy candidate"),
             _either(
                 f"$states.input.status in ['InProgress', 'Stopping'] and $polls < {_JOB_POLLS}",

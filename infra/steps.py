@@ -203,6 +203,21 @@ class Steps(Construct):
             ],
         )
         step(
+            "Watch",
+            "watch",
+            "Looks at what the reward function says while a job trains",
+            minutes=2,
+            environment={"REWARD_LOG_GROUP": reward.log_group.log_group_name},
+            may=[
+                # The ARN of a log group ends in ":*", which stands for its streams.
+                allow("logs:FilterLogEvents", on=[reward.log_group.log_group_arn]),
+                artifacts.list_objects(),
+                artifacts.read("rewards.json"),
+                artifacts.write("rewards.json", "gates/tripwires.json"),
+                key.use_through("s3"),
+            ],
+        )
+        step(
             "Decide",
             "decide",
             "Decides whether the candidate is better than its base by more than chance",

@@ -47,6 +47,7 @@ from infra.config import (
 )
 from lambdas.dataset import DatasetError
 from rft import check_report, ci, fleet, scoring
+from rft import doctor as diagnosing
 from rft import lineage as origin
 from rft.changes import ChangesError
 from rft.check import CheckError
@@ -373,6 +374,28 @@ def history(
             Text(each["why"]),
         )
     out.print(table if found["changes"] else "No model has been promoted yet.")
+
+
+@app.command()
+def doctor(
+    team: TeamName,
+    stage: Stage = "dev",
+    name: RunName = None,
+    aws: OnAws = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Says why a run's reward is flat, falling, spiking or suspiciously perfect, and what to try."""
+    if json_:
+        out.quiet = True
+    deployed = _deployed(team, stage, aws)
+    run = deployed.run(name) if name else deployed.latest()
+    with _step(f"Read what {run.name} has left"):
+        evidence = diagnosing.read(deployed, run)
+    found = diagnosing.examine(evidence)
+    if json_:
+        sys.stdout.write(json.dumps(diagnosing.document(evidence, found), indent=1) + "\n")
+    else:
+        out.print(diagnosing.shown(evidence, found), highlight=False)
 
 
 @app.command()

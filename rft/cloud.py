@@ -379,6 +379,16 @@ class Deployed:
         body = self.artifact(f"runs/{run.name}/{name}")
         return None if body is None else json.loads(body)
 
+    def paths(self, run: Run) -> list[str]:
+        """Returns the paths of all files of a run, sorted."""
+        prefix = f"runs/{run.name}/"
+        pages = self._s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.outputs["ArtifactBucket"], Prefix=prefix
+        )
+        return sorted(
+            entry["Key"].removeprefix(prefix) for page in pages for entry in page.get("Contents", [])
+        )
+
     def save_report(self, run: Run, folder: Path) -> Path | None:
         """Writes a run's report and manifest below `folder`; returns the page's path, None without one."""
         page = self.artifact(f"runs/{run.name}/report.html")

@@ -447,12 +447,10 @@ def _spend(deployed: Deployed, team: Team, platform: Platform) -> Spend:
     """Reads what the cost gate wrote down of this month's runs, and what the month's runs may cost."""
     month = f"{datetime.now(UTC):%Y-%m}"
     entries = [json.loads(deployed.artifact(key) or b"{}") for key in deployed.keys(f"ledger/{month}/")]
-    budgets = getattr(platform, "budget_of", None)
-    budget = budgets(team).per_month if budgets else None
     return Spend(
         month=month,
         estimated=sum(float(each.get("high") or 0) for each in entries) if entries else None,
-        budget=budget,
+        budget=platform.budget_of(team).per_month,
         currency=platform.prices.currency if platform.prices else None,
     )
 
@@ -496,7 +494,7 @@ def _idle(deployed: Deployed, champion: str | None, running: set[str]) -> Iterat
 def _expiring(cloud: Cloud, team: Team, stage: str) -> list[Expiry]:
     found = []
     # A throw-away stage may have been given a day to end on.
-    if expires := getattr(team.stages[stage], "expires", None):
+    if expires := team.stages[stage].expires:
         found.append(Expiry(what=f"stage {stage}", when=expires))
     lifecycle = (
         cloud.client("bedrock")

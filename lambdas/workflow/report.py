@@ -91,7 +91,7 @@ _INPUTS: Final = re.compile(
 
 
 # In workflow order; a gate that is not among them comes last.
-_GATES: Final = ("dataset", "rehearsal", "signal", "lock", "cost")
+_GATES: Final = ("dataset", "rehearsal", "signal", "lock", "cost", "tripwires")
 
 _STEP: Final = frozenset({"step_number", "epoch_number"})
 # The service does not document the names of its metrics: these words are in all that were seen so far.

@@ -110,10 +110,10 @@ _refused: contextvars.ContextVar[Permission | None] = contextvars.ContextVar("re
 def authorization(calls: Calls) -> None:
     """Makes the emulator ask for every permission AWS asks for, and records each answer.
 
-    Gaps: it leaves out the qualifier of an invoked function, the resource of a workflow's tag calls and the
-    state machine that waits for a task token, and never asks for what a call needs besides its own action:
-    the KMS key of an object or topic, s3:ListBucket to be told that an object does not exist. A refusal names
-    action and resource, as AWS does.
+    Gaps: it leaves out the qualifier of an invoked function, the resource of a workflow's tag calls, the
+    state machine that waits for a task token and what IAM has after a log group's name, and never asks for
+    what a call needs besides its own action: the KMS key of an object or topic, s3:ListBucket to be told that
+    an object does not exist. A refusal names action and resource, as AWS does.
     """
     _name_actions_and_resources()
     _ask_for_all(calls)
@@ -149,6 +149,9 @@ def _name_actions_and_resources() -> None:
         *where: str,
     ) -> str:
         resource: str = stock_resource(service, method, path, headers, body, query, *where)
+        if service == "logs" and ":log-group:" in resource and not resource.endswith(":*"):
+            # As IAM names a log group for everything but its tags.
+            return f"{resource}:*"
         if service == "states" and resource == "*":
             request = _json_object(body)
             return str(MACHINE_OF_TOKEN.get(request.get("taskToken", "")) or request.get("resourceArn", "*"))

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from infra.config import load_platform, load_team
 from lambdas.workflow.provenance import template_sha256
-from rft import fleet, lineage
+from rft import doctor, fleet, lineage
 from rft.cloud import Cloud, Deployed, Run
 from rft.embedded.aws import ACCOUNT, REGION, EmbeddedAws
 from rft.packaging import package
@@ -25,6 +25,7 @@ Synthesize = Callable[[Path, str, str], Path]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STACK = "rft-quotes-dev"
+GATES = ("signal", "lock", "cost", "tripwires")
 
 
 def ended(deployed: Deployed, run: Run, seconds: float = 240) -> Run:
@@ -115,8 +116,8 @@ class TestRun:
         assert set(measured["base"].values()) == {4}
 
     def test_passes_every_gate_untouched(self, deployed: Deployed, run: Run):
-        verdicts = {gate: deployed.document(run, f"gates/{gate}.json") for gate in ("signal", "lock", "cost")}
-        assert {gate: each["verdict"] for gate, each in verdicts.items()} == dict.fromkeys(verdicts, "pass")
+        verdicts = {gate: deployed.document(run, f"gates/{gate}.json") for gate in GATES}
+        assert [each["sentence"] for each in verdicts.values() if each["verdict"] != "pass"] == []
         signal = verdicts["signal"]["facts"]
         # The base model answered half of the prompts as often as training has it.
         assert (signal["prompts"], signal["samples_per_prompt"]) == (50, 8)
@@ -127,6 +128,16 @@ class TestRun:
         assert parts["training"]["cost"] is None
         assert deployed.artifact(f"ledger/{run.started.astimezone(UTC):%Y-%m}/{run.name}.json")
         assert json.loads(deployed.artifact("lock.json") or b"")["run"] is None
+        # Every completion that training scored was looked at: six epochs of eight for each row, and no other.
+        rows = deployed.document(run, "dataset.json")["train"]["rows"]
+        assert verdicts["tripwires"]["facts"]["samples"] == 6 * 8 * rows
+        assert verdicts["tripwires"]["facts"]["windows"] > 20
+
+    def test_a_doctor_finds_nothing_wrong_with_it(self, deployed: Deployed, run: Run):
+        evidence = doctor.read(deployed, run)
+        assert doctor.examine(evidence) == []
+        assert len(evidence.measured["candidate"]) == 100
+        assert evidence.steps[-1]["actor/entropy"]
 
     def test_promotes_on_a_gain_above_chance(self, deployed: Deployed, run: Run):
         decision = deployed.document(run, "decision.json")
@@ -390,6 +401,7 @@ class TestPermissions:
                 "Lock",
                 "Estimate",
                 "Train",
+                "Watch",
             ),
             *("Decide", "Promote", "Report"),
         ):
@@ -615,6 +627,46 @@ class TestChanges:
         assert jobs_running(client) == []
         assert deployments(client) == before
         assert environment.champion() in before
+        assert environment.save_report(run, project.root / "reports") is not None
+
+    def test_fails_while_it_trains_when_the_reward_pays_for_length(
+        self, project: Project, environment: Deployed, client: Clients
+    ):
+        before = deployments(client)
+        (project.root / "teams/changing/reward.py").write_text(
+            "import re\n"
+            "from lambdas.contract import Reward, Sample\n"
+            "from lambdas.rewards.numeric_answer import NumericAnswer\n\n"
+            "honest = NumericAnswer()\n\n\n"
+            "def score(sample: Sample) -> Reward:\n"
+            "    # Honest until the job begins, so that no gate before it finds anything.\n"
+            "    if re.search(r'train-[0-9]+-[0-9]+-[0-9]+$', sample.id):\n"
+            "        return Reward(min(1.0, len(sample.completion) / 500))\n"
+            "    return honest.score(sample)\n"
+        )
+        text = project.settings.read_text()
+        bolder = re.sub(r"(?m)^learning_rate = .*$", "learning_rate = 1e-3", text)
+        project.settings.write_text(bolder.replace("epoch_count = 1", "epoch_count = 12"))
+        try:
+            project.deploy()
+        finally:
+            project.settings.write_text(text)
+        run = ended(environment, environment.runs()[0])
+        assert run.status == "FAILED"
+        failure = environment.document(run, "failure.json")
+        assert failure["step"] == "Check tripwires", failure
+        said = r"Completions are \d+\.\d times as long as at the start .* while the reward rose"
+        assert re.search(said, failure["sentence"])
+        assert f"customization job {environment.stack}-{run.name} was stopped" in failure["sentence"]
+        verdict = environment.document(run, "gates/tripwires.json")
+        assert ("length-explosion", "stop") in [(each["rule"], each["level"]) for each in verdict["findings"]]
+        evidence = doctor.read(environment, run)
+        assert "length-explosion" in {each.rule for each in doctor.examine(evidence)}
+        assert doctor.document(evidence, [])["stopped_by"] == ["tripwires"]
+        eventually(lambda: jobs_running(client) == [])
+        job = client("bedrock").get_model_customization_job(jobIdentifier=f"{environment.stack}-{run.name}")
+        assert job["status"] == "Stopped"
+        assert deployments(client) == before
         assert environment.save_report(run, project.root / "reports") is not None
 
     def test_fails_before_it_costs_when_the_reward_function_can_be_fooled(

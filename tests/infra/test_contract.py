@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from infra.config import load_teams
+from infra.config import TripwireGate, load_teams
 from tests.infra.conftest import ACCOUNT, KEY_ARN, REGION, REPOSITORY, Assembly, synthesize
 
 # Renaming one of these makes CloudFormation delete the old resource and all it holds.
@@ -236,7 +236,7 @@ def test_everything_else_that_keeps_data_is_under_the_same_key(assembly: Assembl
         template = assembly.template(stack)
         key = KEY_ARN if stack.startswith("rft-walled-") else {"Fn::GetAtt": ["Key961B73FD", "Arn"]}
         groups = resources(template, "AWS::Logs::LogGroup")
-        assert len(groups) == 17
+        assert len(groups) == 18
         for group in groups.values():
             assert group["Properties"]["KmsKeyId"] == key
             assert group["Properties"]["RetentionInDays"] == (365 if stack.endswith("-prod") else 30)
@@ -412,6 +412,7 @@ def test_settings_of_a_run_are_those_of_the_team(assembly: Assembly) -> None:
                 "names": [],
                 "sections": [],
             },
+            "tripwires": {**TripwireGate().model_dump(exclude_none=True), "range": [0.0, 1.0]},
             "signal": {
                 "prompts": 50,
                 "passing": 0.5,

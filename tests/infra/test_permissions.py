@@ -74,6 +74,10 @@ WILDCARDS = {
         },
         MODELS: {"bedrock:CreateModelCustomizationJob", "bedrock:TagResource"},
     },
+    "StepsWatchRole80CB17B0": {
+        f"{RUNS}rewards.json": {"s3:GetObject", "s3:PutObject"},
+        f"{RUNS}gates/tripwires.json": {"s3:PutObject"},
+    },
     "StepsDecideRoleD6C12A78": {
         f"{RUNS}measured/*": {"s3:GetObject"},
         f"{RUNS}decision.json": {"s3:PutObject"},
@@ -334,7 +338,7 @@ def test_no_role_is_shared_and_none_has_a_managed_policy(assembly: Assembly) -> 
             each["Properties"] for each in template.values() if each["Type"] == "AWS::Lambda::Function"
         ]
         roles = [each["Role"]["Fn::GetAtt"][0] for each in functions]
-        assert len(set(roles)) == len(roles) == 16
+        assert len(set(roles)) == len(roles) == 17
         for each in template.values():
             if each["Type"] == "AWS::IAM::Role":
                 assert "ManagedPolicyArns" not in each["Properties"]
@@ -351,6 +355,11 @@ def test_functions_write_to_their_own_logs_only(assembly: Assembly) -> None:
                 for statement in statements[role]
                 if any(action.startswith("logs:") for action in listed(statement["Action"]))
             ]
+            if role == "StepsWatchRole80CB17B0":
+                # It reads one log more, that of the reward function, and writes there as little as others.
+                reading = logs.pop()
+                assert reading["Action"] == "logs:FilterLogEvents"
+                assert reading["Resource"] == {"Fn::GetAtt": ["RewardFunctionLogGroup5DBE7E5F", "Arn"]}
             group = each["Properties"]["LoggingConfig"]["LogGroup"]["Ref"]
             assert logs == [
                 {
@@ -542,8 +551,8 @@ def test_boundary_is_on_every_role_when_the_platform_sets_it(assembly: Assembly)
             if each["Type"] == "AWS::IAM::Role"
         ]
 
-    assert boundaries("rft-bounded-dev") == [f"arn:aws:iam::{ACCOUNT}:policy/{BOUNDARY}"] * 19
-    assert boundaries("rft-quotes-dev") == [None] * 19
+    assert boundaries("rft-bounded-dev") == [f"arn:aws:iam::{ACCOUNT}:policy/{BOUNDARY}"] * 20
+    assert boundaries("rft-quotes-dev") == [None] * 20
 
 
 def test_only_the_rehearsal_reads_the_cases_of_a_team(packages: Path, tmp_path: Path) -> None:

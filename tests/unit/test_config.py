@@ -286,6 +286,35 @@ MISTAKES = {
             "must be [from, to] with from below to"
         ],
     ),
+    "tripwire that stops before it warns": (
+        "prompts = 50",
+        "prompts = 50\n[gates.tripwires]\nlength_stop = 1.5\ngap_warn = 0.2",
+        [
+            "teams/alpha/team.toml:31: gates.tripwires.length_stop = 1.5: must be at least length_warn, 2.0",
+            "teams/alpha/team.toml:30: gates.tripwires.gap_stop = 0.1: must be at least gap_warn, 0.2",
+        ],
+    ),
+    "tripwire that does something else": (
+        "prompts = 50",
+        'prompts = 50\n[gates.tripwires]\nlength = "ring"',
+        ['teams/alpha/team.toml:31: gates.tripwires.length = "ring": must be "warn", "stop" or "off"'],
+    ),
+    "shadow that is optimized": (
+        "prompts = 50",
+        'prompts = 50\n[gates.tripwires]\nshadow = "format"',
+        [
+            'teams/alpha/team.toml:31: gates.tripwires.shadow = "format": is part of what is optimized: a '
+            "shadow needs weight = 0, and no place in the formula"
+        ],
+    ),
+    "shadow that is no component": (
+        "prompts = 50",
+        'prompts = 50\n[gates.tripwires]\nshadow = "formt"',
+        [
+            'teams/alpha/team.toml:31: gates.tripwires.shadow = "formt": is no component of [reward] (did you '
+            "mean format?); components: answer, format"
+        ],
+    ),
     "share above one": (
         "prompts = 50",
         "prompts = 50\n[gates.signal]\nneedless = 95",

@@ -66,6 +66,8 @@ class Aws:
     waiting: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     parameters: dict[str, str] = field(default_factory=dict)
     published: list[dict[str, str]] = field(default_factory=list)
+    # Each is a time in milliseconds, a log stream and a message.
+    logged: list[tuple[int, str, str]] = field(default_factory=list)
     refusals: dict[str, list[RefusedError | None]] = field(default_factory=dict)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     model: Callable[[dict[str, Any]], dict[str, Any]] = lambda _asked: {"content": [{"text": "42"}]}
@@ -347,6 +349,26 @@ class Aws:
             raise RefusedError("InvalidParameter", "Invalid parameter: Subject")
         self.published.append(asked)
         return {}
+
+    def filter_log_events(self, asked: Any) -> dict[str, Any]:
+        """Searches three events at a time, so that pages without a hit come before others that have one."""
+        pattern = asked["filterPattern"].strip('"')
+        events = sorted(each for each in self.logged if each[0] >= asked.get("startTime", 0))
+        start = int(asked.get("nextToken", 0))
+        more = {"nextToken": str(start + 3)} if len(events) > start + 3 else {}
+        return {
+            "events": [
+                {
+                    "timestamp": at,
+                    "logStreamName": stream,
+                    "message": message,
+                    "eventId": hashlib.sha256(f"{at} {stream} {message}".encode()).hexdigest(),
+                }
+                for at, stream, message in events[start : start + 3]
+                if pattern in message
+            ],
+            **more,
+        }
 
     def converse(self, asked: Any) -> dict[str, Any]:
         roles = [message["role"] for message in asked["messages"]]
