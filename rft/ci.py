@@ -14,6 +14,8 @@ from infra.config import load_platform, load_teams
 from rft.changes import WAVES, changed_teams, losses, wave
 from rft.cloud import Cloud, CloudError, Deployed
 from rft.delivery import Cdk
+from rft.retire import missing_teams
+from rft.revision import merge_base
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSEMBLY = ROOT / "cdk.out"
@@ -36,9 +38,12 @@ def changed(
     """Prints what the commits since a revision touch, as lines a workflow can take for its outputs.
 
     `teams` is a list with commas; `stacks` and one line for each stage are JSON: [{account, region, teams,
-    stacks}], to be deployed side by side, one stage after the other.
+    stacks}], to be deployed side by side, one stage after the other. Fails where a stage is gone that nobody
+    has retired: its stack would stay behind, and nothing here would ever name it again.
     """
     platform = load_platform(ROOT)
+    if since and (gone := missing_teams(ROOT, merge_base(ROOT, since))):
+        raise CloudError("\n".join(gone))
     teams = load_teams(ROOT, changed_teams(ROOT, since) if since else None)
     order = platform.delivery.environments if platform.delivery else WAVES
     waves = {stage: [each.document() for each in wave(teams, stage)] for stage in order}

@@ -103,7 +103,7 @@ def revision(root: Path, team: str, name: str) -> Iterator[Revision]:
     Raises:
         ChangesError: There is no such revision, or this is no git checkout.
     """
-    commit = _commit(root, name)
+    commit = merge_base(root, name)
     wanted = [*_CODE, f"teams/{team}"]
     there = _git(root, "ls-tree", "-z", "--name-only", commit, "--", *wanted).decode().split("\0")
     with tempfile.TemporaryDirectory(prefix="rft-check-") as folder:
@@ -118,7 +118,12 @@ def revision(root: Path, team: str, name: str) -> Iterator[Revision]:
         yield Revision(name=name, commit=commit, root=place, team=team)
 
 
-def _commit(root: Path, name: str) -> str:
+def merge_base(root: Path, name: str) -> str:
+    """Returns the commit at which the history of today's files left that of a revision.
+
+    Raises:
+        ChangesError: There is no such revision, or this is no git checkout.
+    """
     found = _git(root, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}").decode().strip()
     try:
         return _git(root, "merge-base", found, "HEAD").decode().strip()

@@ -163,6 +163,16 @@ def _cases(chance: random.Random) -> list[Case]:
         item(n, f"<think>{worked(chance, 'So it is that.')}</think>\n<answer>{n}</answer>", str(n))
         for n in range(BATCH)
     ]
+    programs, queries = [], []
+    for n in range(BATCH):
+        code = f"def total(items):\n    return sum(items) {'-' if wrong[n] else '+'} {n}\n"
+        tests = [f"assert total({[*range(k)]}) == {sum(range(k)) + n}" for k in range(3)]
+        programs.append(item(n, worked(chance, f"```python\n{code}```"), tests))
+        rows = ", ".join(f"({k}, {chance.randint(1, 99)})" for k in range(40))
+        database = f"CREATE TABLE sale (day INTEGER, amount INTEGER); INSERT INTO sale VALUES {rows};"
+        query = f"SELECT sum(amount) FROM sale WHERE day {'>' if wrong[n] else '<'} {20 + n % 9}"
+        reference = {"query": f"SELECT sum(amount) FROM sale WHERE day < {20 + n % 9}", "database": database}
+        queries.append(item(n, worked(chance, f"```sql\n{query}\n```"), reference))
     return [
         Case(
             name="numeric_answer",
@@ -201,6 +211,8 @@ def _cases(chance: random.Random) -> list[Case]:
         ),
         Case(name="json_match", component={"function": "json_match"}, items=objects),
         Case(name="tool_call", component={"function": "tool_call"}, items=calls),
+        Case(name="sql_result", component={"function": "sql_result"}, items=queries),
+        Case(name="code_tests", component={"function": "code_tests"}, items=programs, rounds=1),
         Case(name="format", component={"function": "format", "tags": ["think", "answer"]}, items=thought),
         Case(name="length", component={"function": "length", "maximum": 2000}, items=texts),
         Case(name="repetition", component={"function": "repetition"}, items=texts),

@@ -257,3 +257,6 @@ def test_retiring_takes_the_stage_away_and_writes_it_down(
     assert "its stack rft-north-prod stays behind" in fault
     (repository.root / "teams/retired.toml").unlink()
     assert "its stack rft-north-dev stays behind" in missing_teams(repository.root, "HEAD")[0]
+    repository.commit("north is gone")
+    refused = repository.run("check", "review", {"github.base_ref": "main~1"}, fails=True)["failure"]
+    assert "its stack rft-north-dev stays behind" in refused
