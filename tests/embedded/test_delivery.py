@@ -258,5 +258,6 @@ def test_retiring_takes_the_stage_away_and_writes_it_down(
     (repository.root / "teams/retired.toml").unlink()
     assert "its stack rft-north-dev stays behind" in missing_teams(repository.root, "HEAD")[0]
     repository.commit("north is gone")
-    refused = repository.run("check", "review", {"github.base_ref": "main~1"}, fails=True)["failure"]
+    repository.git("update-ref", "refs/remotes/origin/main", "HEAD~1")
+    refused = repository.run("check", "review", {"github.base_ref": "main"}, fails=True)["failure"]
     assert "its stack rft-north-dev stays behind" in refused
