@@ -111,7 +111,7 @@ def test_rows_in_s3_are_left_where_they_are(root: Path, platform: Platform):
         ({"name": "x"}, SettingsError, "3 to 24 characters"),
         ({"task": "poems"}, NewTeamError, "one of number, formula"),
         ({"owner": "nobody"}, SettingsError, "an e-mail address"),
-        ({"tags": {}}, SettingsError, "asks every team for this tag"),
+        ({"tags": {}}, SettingsError, "every team must have this tag"),
         ({"base_model": "amazon.nova-micro-v1:0"}, SettingsError, "allowed: amazon.nova-2-lite"),
         ({"train": "s3://some-bucket/a.jsonl"}, NewTeamError, "both as files"),
         ({"evaluation": "rows.csv"}, NewTeamError, "needs --train"),

@@ -716,7 +716,7 @@ def test_fails_when_a_case_is_about_no_row() -> None:
 
 def test_documented_cases_hold_for_the_sample_team() -> None:
     text = (REPOSITORY / "docs" / "teams.md").read_text()
-    [example] = re.findall(r"```json\n(\{\"row\".*?)```", text, re.DOTALL)
+    [example] = re.findall(r"```jsonl\n(\{\"row\".*?)```", text, re.DOTALL)
     cases = read_cases(example.encode(), "rehearsal.jsonl")
     team = load_team(REPOSITORY, "quotes", load_platform(REPOSITORY))
     with (team.folder / team.dataset.train).open("rb") as lines:
