@@ -189,7 +189,7 @@ def _sql_example(chance: random.Random) -> Example:
     towns = ", ".join(f"('Town {number}', {count})" for number, count in enumerate(people, 1))
     asked = f"The table town has the columns name and people. Which towns have more than {least} people? "
     asked += "Return their names in the order of the alphabet."
-    database = f"CREATE TABLE town (name TEXT, people INTEGER); INSERT INTO town VALUES {towns};"  # noqa: S608
+    database = f"CREATE TABLE town (name TEXT, people INTEGER); INSERT INTO town VALUES {towns};"  # noqa: S608 - our own words, for a file
     return asked, {
         "query": f"SELECT name FROM town WHERE people > {least} ORDER BY name",  # noqa: S608 - a row's text
         "database": database,

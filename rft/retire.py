@@ -201,7 +201,7 @@ def _at(root: Path, since: str) -> dict[str, dict[str, _Place]]:
 
 
 def _git(root: Path, *words: str, since: str) -> bytes:
-    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, check=False)  # noqa: S607
+    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, check=False)  # noqa: S607 - the git of the PATH
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise CloudError(

@@ -166,7 +166,7 @@ def test_the_platforms_boundary_holds_here_too(network: Path) -> None:
     assert BOUNDARY in str(role["PermissionsBoundary"])
 
 
-def test_app_builds_the_network_alone_and_looks_nothing_up(project: Path) -> None:  # noqa: F811
+def test_app_builds_the_network_alone_and_looks_nothing_up(project: Path) -> None:  # noqa: F811 - the fixture
     done, assembly = run(project, network="true")
     assert (done.returncode, done.stderr) == (0, "")
     assert assembly.stacks == ["rft-network"]
