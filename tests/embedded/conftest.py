@@ -31,7 +31,7 @@ Synthesize = Callable[[Path, str, str], Path]
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedAws]:
     """The embedded AWS of the session."""
-    with EmbeddedAws(tmp_path_factory.mktemp("aws")) as running:
+    with EmbeddedAws(tmp_path_factory.mktemp("aws"), wait_scale=0.003) as running:
         yield running
 
 
