@@ -162,6 +162,6 @@ def test_fails_when_the_stack_is_of_an_older_version() -> None:
         def identity(self, stack: str) -> str:
             return stack
 
-    old = Deployed(cloud=Cloud(), stack="rft-quotes-dev", status="", outputs={})  # type: ignore[arg-type]
+    old = Deployed(cloud=Cloud(), stack="rft-quotes-dev", status="", outputs={})  # type: ignore[arg-type]  # a fake
     with pytest.raises(CloudError, match="has no output ChangeChampion: deploy it again"):
         old.change_champion("status")

@@ -541,7 +541,7 @@ def test_a_stack_that_cannot_be_deleted_is_told_with_the_reason(enter: Any):
         world.late = [f"{STACK}-logs"]
         finish_deletion()
 
-    world._finish_deletion = always_late  # type: ignore[method-assign]
+    world._finish_deletion = always_late  # type: ignore[method-assign]  # a fake
     with pytest.raises(CloudError, match=r"cannot be deleted: .*the bucket is not empty"):
         finish(enter(world))
 
@@ -572,7 +572,7 @@ def test_what_others_made_of_a_model_is_in_the_way(enter: Any, bought: bool):
 
 def test_a_job_that_does_not_end_is_told(enter: Any):
     world = World()
-    world.stop_model_customization_job = lambda _asked: {}  # type: ignore[method-assign]
+    world.stop_model_customization_job = lambda _asked: {}  # type: ignore[method-assign]  # a fake
     with pytest.raises(CloudError, match=f"customization job {STACK}-run-1 does not end"):
         finish(enter(world, patience=0.05))
 
@@ -606,7 +606,7 @@ def test_the_error_of_a_service_is_not_swallowed(enter: Any):
     def throttled(_asked: Any) -> Any:
         raise RefusedError("AccessDeniedException", "you may not")
 
-    world.delete_custom_model_deployment = throttled  # type: ignore[method-assign]
+    world.delete_custom_model_deployment = throttled  # type: ignore[method-assign]  # a fake
     with pytest.raises(Exception, match="you may not"):
         finish(enter(world))
     assert f"{MODELS}/{'a' * 12}" in world.models
