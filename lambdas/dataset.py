@@ -11,12 +11,12 @@ The same code runs on a laptop (`rft check`) and in the workflow.
 
 What no run can use raises `DatasetError`; what only makes a run worse becomes a warning of `judge`.
 
-A file is read once, block by block, and a block's rows are made in one go; what is wrong with a block is then
-looked for line by line.
+A file is read once, line by line.
 """
 
 import hashlib
 import heapq
+import io
 import re
 import threading
 from array import array
@@ -43,7 +43,7 @@ EVALUATION_ROW_BYTES: Final = 200_000
 # S3 copies an object of at most 5 GB in one request.
 FILE_BYTES: Final = 5_000_000_000
 
-_BLOCK = 1 << 18
+_BUFFER = 1 << 18
 _SHOWN_PROBLEMS = 20
 _SHOWN_LINES = 5
 _KEPT_LINES = 20
@@ -55,7 +55,6 @@ _BYTES_PER_TOKEN_AT_WORST = 3
 _COUNTED_KEYS = 50
 _COUNTED_VALUES = 1000
 
-_OPEN, _CLOSE = b"{}"
 # So many pieces of so many characters stand for a longer text that is not ASCII.
 _SAMPLES, _SAMPLE = 16, 64
 
@@ -314,14 +313,15 @@ def check(
         DatasetError: Something is wrong with it; all of it is said, folded and capped.
     """
     found = _Examination(near, look_for_personal_data=look_for_personal_data)
+    line = 0
     with _Sha256() as digest:
-        line = 1
-        for block in _blocks(stream, digest, row_bytes):
-            if line == 1 and (foreign := _foreign(block.first())):
+        for line, raw in enumerate(_lines(stream, digest, row_bytes), 1):
+            if line == 1 and (foreign := _foreign(raw or b"")):
                 raise DatasetError(f"{name} {foreign}")
             # Only counted from there on: more rows than fit are one problem, not one per row.
-            line += found.block(line, block, rows[1]) if line <= rows[1] else block.lines
-    _check_rows(line - 1, rows, found.problems)
+            if line <= rows[1] and (whole := _whole(line, raw, row_bytes, found.problems)) is not None:
+                found.row(line, whole)
+    _check_rows(line, rows, found.problems)
     if found.problems.total:
         raise found.problems.error(name)
     return found.dataset(name, digest.hexdigest(), max_prompt_length)
@@ -390,22 +390,19 @@ def held_out(stream: Stream, count: int, *, training: Set[int]) -> list[dict[str
     # A heap of the smallest, kept with its largest on top: hence the negated hash.
     picked: list[tuple[int, int, bytes]] = []
     taken: set[int] = set()
-    number = 0
-    for block in _blocks(stream, hashlib.sha256(), EVALUATION_ROW_BYTES):
-        for raw in block.split():
-            number += 1
-            if raw is None:
-                continue
-            roles, texts = _prompt(_rows.decode(raw))
-            prompt = hash((roles, texts))
-            if prompt in training or prompt in taken:
-                continue
-            taken.add(prompt)
-            entry = (-_lasting_hash(roles, texts), number, raw)
-            if len(picked) < count:
-                heapq.heappush(picked, entry)
-            else:
-                heapq.heappushpop(picked, entry)
+    for number, raw in enumerate(_lines(stream, hashlib.sha256(), EVALUATION_ROW_BYTES), 1):
+        if raw is None:
+            continue
+        roles, texts = _prompt(_rows.decode(raw))
+        prompt = hash((roles, texts))
+        if prompt in training or prompt in taken:
+            continue
+        taken.add(prompt)
+        entry = (-_lasting_hash(roles, texts), number, raw)
+        if len(picked) < count:
+            heapq.heappush(picked, entry)
+        else:
+            heapq.heappushpop(picked, entry)
     items = []
     for index, (_, line, raw) in enumerate(sorted(picked, key=lambda entry: entry[1])):
         row = msgspec.json.decode(raw, type=dict[str, Any])
@@ -470,70 +467,36 @@ class _Sha256:
             self._free.release()
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Some whole lines: `raw` up to `end`; or one line of which only is known that it is too long (None)."""
+class _Hashed(io.RawIOBase):
+    """A stream as a raw file, hashed piece by piece as it is read."""
 
-    raw: bytes | None
-    end: int
-    longest: int
+    def __init__(self, stream: Stream, digest: Any) -> None:
+        self._stream = stream
+        self._digest = digest
 
-    @property
-    def lines(self) -> int:
-        """Returns how many lines it has; the last one of a file may have no newline."""
-        if self.raw is None:
-            return 1
-        return self.raw.count(b"\n", 0, self.end) + (self.raw[self.end - 1] != ord("\n"))
+    def readable(self) -> bool:
+        return True
 
-    def first(self) -> bytes:
-        """Returns the first line, or as much of it as is known."""
-        return self.raw[: self.end].partition(b"\n")[0] if self.raw is not None else b""
-
-    def split(self) -> list[bytes | None]:
-        """Returns the lines without newline, None for those that are too long."""
-        if self.raw is None:
-            return [None]
-        lines = self.raw[: self.end].removesuffix(b"\n").split(b"\n")
-        return [None if len(line) > self.longest else line for line in lines]
+    def readinto(self, buffer: Any, /) -> int:
+        piece = self._stream.read(len(buffer))
+        self._digest.update(piece)
+        buffer[: len(piece)] = piece
+        return len(piece)
 
 
-def _blocks(stream: Stream, digest: Any, longest: int) -> Iterator[_Block]:
-    """Yields a file in blocks of whole lines; hashes all it reads."""
-    rest = b""
-    overlong = False
-    while piece := _piece(stream):
-        digest.update(piece)
-        if overlong:
-            _, newline, piece = piece.partition(b"\n")
-            if not newline:
-                continue
-            yield _Block(None, 0, longest)
-            overlong = False
-        raw = rest + piece
-        # What was left over has no newline in it.
-        end = raw.rfind(b"\n", len(rest)) + 1
-        if end:
-            yield _Block(raw, end, longest)
-        rest = raw[end:]
-        if len(rest) > longest:
+def _lines(stream: Stream, digest: Any, longest: int) -> Iterator[bytes | None]:
+    """Yields the lines of a file without newline, None for those that are too long; hashes all it reads."""
+    file = io.BufferedReader(_Hashed(stream, digest), _BUFFER)
+    while line := file.readline(longest + 1):
+        if line.endswith(b"\n"):
+            yield line[:-1]
+        elif len(line) <= longest:
+            yield line
+        else:
             # What is known to be too long is not kept: an endless line must not fill the memory.
-            rest, overlong = b"", True
-    if overlong:
-        yield _Block(None, 0, longest)
-    elif rest:
-        yield _Block(rest, len(rest), longest)
-
-
-def _piece(stream: Stream) -> bytes:
-    """Returns the next piece of a file, a whole one wherever it is not the last."""
-    piece = stream.read(_BLOCK)
-    if not piece or len(piece) == _BLOCK:
-        return piece
-    pieces, size = [piece], len(piece)
-    while size < _BLOCK and (piece := stream.read(_BLOCK - size)):
-        pieces.append(piece)
-        size += len(piece)
-    return b"".join(pieces)
+            while line and not line.endswith(b"\n"):
+                line = file.readline(_BUFFER)
+            yield None
 
 
 def _foreign(start: bytes) -> str | None:
@@ -563,32 +526,13 @@ class _Examination:
         self._values: dict[str, dict[int, int]] = {}
         self._personal: dict[str, Places] | None = {} if look_for_personal_data else None
 
-    def block(self, line: int, block: _Block, most: int) -> int:
-        """Examines the lines of a block, the first of which is number `line`, up to line `most`.
-
-        Returns:
-            How many lines the block has.
-        """
-        rows = _decoded(block)
-        if rows and line + len(rows) - 1 <= most:
-            spare = [None] * len(rows) if self._personal is None else block.split()
-            for number, (row, each) in enumerate(zip(rows, spare, strict=True), line):
-                self._row(number, row, each)
-            return len(rows)
-        # Something is wrong here, or unusual: line by line it can be told where.
-        lines = block.split()
-        for number, each in enumerate(lines[: most - line + 1], line):
-            if (whole := _whole(number, each, block.longest, self.problems)) is None:
-                continue
-            try:
-                row = _rows.decode(whole)
-            except (msgspec.DecodeError, RecursionError) as error:
-                self.problems.add(number, *_explain(error, whole))
-            else:
-                self._row(number, row, whole)
-        return len(lines)
-
-    def _row(self, line: int, row: _Row, raw: bytes | None) -> None:
+    def row(self, line: int, raw: bytes) -> None:
+        """Examines one row, on a line of that number."""
+        try:
+            row = _rows.decode(raw)
+        except (msgspec.DecodeError, RecursionError) as error:
+            self.problems.add(line, *_explain(error, raw))
+            return
         roles, texts = _prompt(row)
         if what := _order(roles):
             self.problems.add(line, what)
@@ -615,7 +559,7 @@ class _Examination:
             # What every row is told in front would make all of them alike.
             said = [text for role, text in zip(roles, texts, strict=True) if role != "system"]
             self._near.read(line, "\n".join(said), prompt, answer)
-        if raw is not None and self._personal is not None:
+        if self._personal is not None:
             for kind, masked in dict(personal_data.find(_all_text(raw))).items():
                 self._personal[kind] = self._personal.get(kind, Places()).and_(line, masked)
 
@@ -711,29 +655,6 @@ class _Examination:
         )
 
 
-def _decoded(block: _Block) -> list[_Row]:
-    """Returns the rows of a block in which each line is one row and nothing else, and none of any other."""
-    raw, stop = block.raw, block.end
-    if raw is None:
-        return []
-    try:
-        rows = _rows.decode_lines(memoryview(raw)[:stop])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return []
-    # The reader of many rows does not care how they are spread over lines. Where every line begins with `{`
-    # and ends with `}`, no row can span two of them: nowhere within a row may `{` follow `}` directly.
-    find, start, longest = raw.find, 0, block.longest
-    for _ in rows:
-        end = find(b"\n", start, stop)
-        if end < 0:
-            end = stop
-        if not start < end <= start + longest or raw[start] != _OPEN or raw[end - 1] != _CLOSE:
-            return []
-        start = end + 1
-    # Nobody decoded the keys that are not ours.
-    return rows if start >= stop and (raw.isascii() or _is_utf8(raw[:stop])) else []
-
-
 def _is_utf8(raw: bytes) -> bool:
     try:
         raw.decode()
@@ -754,7 +675,8 @@ def _whole(line: int, raw: bytes | None, longest: int, problems: _Problems) -> b
     if not raw.strip():
         problems.add(line, "is empty: remove it")
         return None
-    if not _is_utf8(raw):
+    # Nobody decodes the keys that are not ours.
+    if not (raw.isascii() or _is_utf8(raw)):
         problems.add(line, "is not UTF-8: save the file as UTF-8")
         return None
     return raw

@@ -621,11 +621,11 @@ def test_half_a_surrogate_pair_is_called_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 64, 1000])
-def test_blocks_of_any_size_say_the_same(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buffers_of_any_size_say_the_same(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [*many(40, note="é" * 5), row(reference_answer=""), b"", b"x" * 300, row(), row()]
     content = lines(*rows).removesuffix(b"\n")
     expected, profile = fault(content, row_bytes=250), read(lines(*many(40, note="é"))).profile()
-    monkeypatch.setattr(dataset, "_BLOCK", size)
+    monkeypatch.setattr(dataset, "_BUFFER", size)
     assert fault(content, row_bytes=250) == expected
     assert "line 43: is longer than 250 bytes" in expected
     assert read(lines(*many(40, note="é"))).profile() == profile
