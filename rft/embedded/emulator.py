@@ -18,7 +18,8 @@ import hashlib
 import json
 import operator
 import secrets
-import tempfile
+import subprocess
+import sys
 import threading
 import time
 import types
@@ -49,6 +50,7 @@ from ministack.services.cloudformation import provisioners
 
 from rft.embedded import workflows
 from rft.embedded.callers import LAMBDA, SERVICE_HEADER, Clients, calling_service, service_of
+from rft.embedded.nursery import Nursery
 from rft.embedded.permissions import (
     BEDROCK_SERVICES,
     BedrockHandler,
@@ -61,12 +63,13 @@ from rft.embedded.permissions import (
 )
 
 
-def install(*, clients: Clients, calls: Calls, bedrock: BedrockHandler) -> None:
+def install(*, clients: Clients, calls: Calls, bedrock: BedrockHandler, data_dir: Path) -> None:
     """Makes all the changes. Raises RuntimeError when the emulator is not what they were made for."""
     authorization(calls)
     lambda_failures()
     lambda_logs()
-    lambda_packages()
+    lambda_packages(data_dir / "packages")
+    lambda_workers()
     bucket_properties()
     topic_properties()
     parameter_names()
@@ -177,7 +180,7 @@ def lambda_logs() -> None:
     lambda_svc._emit_lambda_logs = write
 
 
-def lambda_packages() -> None:
+def lambda_packages(folder: Path) -> None:
     """Unpacks a package once for all the workers that run it, so that they share its bytecode as well.
 
     Gap: every worker unpacks its package and compiles it anew, which is most of a cold start. It also waits
@@ -190,7 +193,7 @@ def lambda_packages() -> None:
 
         def extractall(self, path: Any = None, members: Any = None, pwd: Any = None) -> None:
             content = Path(str(self.filename)).read_bytes()
-            shared = Path(tempfile.gettempdir(), "packages", hashlib.sha256(content).hexdigest())
+            shared = folder / hashlib.sha256(content).hexdigest()
             with unpacking:
                 if not shared.exists():
                     super().extractall(shared.with_suffix(".part"), members, pwd)
@@ -201,6 +204,23 @@ def lambda_packages() -> None:
     lambda_runtime.zipfile = types.SimpleNamespace(**vars(zipfile) | {"ZipFile": Package})
     stock_drain = lambda_runtime.Worker._drain_stderr_bounded
     lambda_runtime.Worker._drain_stderr_bounded = partialmethod(stock_drain, first_line_wait=0.01)
+
+
+def lambda_workers() -> None:
+    """Starts the workers of the workflow's functions from one that has imported boto3 (see nursery.py).
+
+    Gap: every worker imports boto3 anew, which AWS keeps at hand.
+    """
+    if sys.platform != "linux":
+        return
+    nursery = Nursery()
+
+    def start(command: list[str], *, cwd: str, env: dict[str, str], **streams: Any) -> Any:
+        if command[0] == sys.executable and Path(cwd, "lambdas", "workflow").is_dir():
+            return nursery.start(command, cwd, env)
+        return subprocess.Popen(command, cwd=cwd, env=env, **streams)
+
+    lambda_runtime.subprocess = types.SimpleNamespace(**vars(subprocess) | {"Popen": start})
 
 
 # --- CloudFormation -----------------------------------------------------------------------------

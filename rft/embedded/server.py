@@ -80,7 +80,8 @@ async def _serve(options: argparse.Namespace, port: int) -> None:
         "endpoint": f"http://127.0.0.1:{port}",
     }
     clients, calls = Clients(identity["endpoint"]), Calls(options.data_dir / CALLS_FILE)
-    emulator.install(clients=clients, calls=calls, bedrock=_Bedrocks(clients, options.data_dir).handle)
+    bedrock = _Bedrocks(clients, options.data_dir).handle
+    emulator.install(clients=clients, calls=calls, bedrock=bedrock, data_dir=options.data_dir)
     application = _with_identity(emulator.recorded(app, calls), identity)
 
     stopping = asyncio.Event()
