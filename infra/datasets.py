@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import aws_cdk as cdk
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from infra.config import CASES, Dataset, Stage
 from infra.encryption import TeamKey
-from infra.permissions import Permission, accept, allow, grant
+from infra.permissions import Permission, accept, allow
 
 _DAYS_OLD_VERSIONS_ARE_KEPT = 90
 _DAYS_THROWAWAY_RUNS_ARE_KEPT = 30
@@ -81,9 +80,9 @@ class Datasets(Construct):
         """Lets its holder write the objects below these keys."""
         return self._objects("s3:PutObject", keys)
 
-    def grant_training(self, role: iam.Role) -> None:
+    def train_from(self) -> tuple[Permission, ...]:
         """Lets a customization job read what the workflow accepted, and nothing that people upload."""
-        grant(role, self.read("datasets/*"), self.list_objects())
+        return self.read("datasets/*"), self.list_objects()
 
     def _objects(self, action: str, keys: Sequence[str]) -> Permission:
         return allow(
@@ -173,9 +172,9 @@ class Artifacts(Construct):
         """Lets its holder list the bucket; without it a missing object reads as forbidden."""
         return allow("s3:ListBucket", on=[self.bucket.bucket_arn])
 
-    def grant_training(self, role: iam.Role) -> None:
+    def train_into(self) -> tuple[Permission, ...]:
         """Lets a customization job write its output, and read it back."""
-        grant(role, self.read("output/*"), self.write("output/*"), self.list_objects())
+        return self.read("output/*"), self.write("output/*"), self.list_objects()
 
     def _objects(self, action: str, names: Sequence[str]) -> Permission:
         return allow(

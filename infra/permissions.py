@@ -6,10 +6,11 @@ of actions: a reader sees exactly what a role may do where the role is made, and
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
+from constructs import Construct
 
 from infra.config import ENVIRONMENT_TAG, AllowedJudge, InferenceProfile
 
@@ -22,7 +23,12 @@ class Permission:
     on: tuple[str, ...]
     when: Mapping[str, Mapping[str, Any]] | None
     because: str
-    effect: iam.Effect = iam.Effect.ALLOW
+    effect: Literal["Allow", "Deny"] = "Allow"
+
+    def statement(self) -> dict[str, Any]:
+        """Returns the statement of a policy that says so."""
+        condition = {"Condition": self.when} if self.when else {}
+        return {"Effect": self.effect, "Action": list(self.actions), "Resource": list(self.on), **condition}
 
 
 def allow(
@@ -37,7 +43,7 @@ def allow(
 
 def deny(*actions: str, on: Sequence[str], when: Mapping[str, Mapping[str, Any]], because: str) -> Permission:
     """Returns what takes these actions away again where the conditions hold."""
-    return Permission(actions=actions, on=tuple(on), when=when, because=because, effect=iam.Effect.DENY)
+    return Permission(actions=actions, on=tuple(on), when=when, because=because, effect="Deny")
 
 
 def bedrock_arns(stack: cdk.Stack) -> tuple[str, str, str]:
@@ -122,28 +128,30 @@ def _model_arns(model: str, regions: Iterable[str], stack: cdk.Stack) -> list[st
     ]
 
 
-def grant(holder: iam.Role | iam.Policy, *permissions: Permission) -> None:
-    """Adds permissions to a role, or to a policy of its own, and their reasons to the security check.
+def grant(role: iam.Role, *permissions: Permission) -> None:
+    """Says, once for each role, all that it may do."""
+    # The id that the library gives the policy to which it adds statements, one by one.
+    grant_apart(role, "DefaultPolicy", role, *permissions)
 
-    A wildcard without a reason fails the synthesis.
+
+def grant_apart(scope: Construct, construct_id: str, role: iam.Role, *permissions: Permission) -> None:
+    """Says in a policy of its own what else a role may do, for what cannot wait for the role's own policy.
+
+    The reasons go to the security check; a wildcard without one fails the synthesis. The statements are
+    handed to the library as one document: each as an object of its own is two trips to its process, for
+    every one of some 160 statements in a stack.
     """
-    for permission in permissions:
-        statement = iam.PolicyStatement(
-            effect=permission.effect,
-            actions=list(permission.actions),
-            resources=list(permission.on),
-            conditions=permission.when,
-        )
-        if isinstance(holder, iam.Policy):
-            holder.add_statements(statement)
-        else:
-            holder.add_to_policy(statement)
-        if permission.because:
-            spelled = [_spelled(cdk.Stack.of(holder).resolve(arn)) for arn in permission.on]
-            accept(
-                holder,
-                {f"AwsSolutions-IAM5[Resource::{arn}]": permission.because for arn in spelled if "*" in arn},
-            )
+    document = {"Statement": [each.statement() for each in permissions]}
+    policy = iam.Policy(scope, construct_id, document=iam.PolicyDocument.from_json(document), roles=[role])
+    reasoned = [(arn, each.because) for each in permissions if each.because for arn in each.on]
+    if reasoned:
+        arns = map(_spelled, policy.stack.resolve([arn for arn, _ in reasoned]))
+        reasons = {
+            f"AwsSolutions-IAM5[Resource::{arn}]": because
+            for arn, (_, because) in zip(arns, reasoned, strict=True)
+            if "*" in arn
+        }
+        accept(policy, reasons)
 
 
 def bound_roles(stack: cdk.Stack, boundary: str | None) -> None:
