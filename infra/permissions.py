@@ -14,6 +14,9 @@ from constructs import Construct
 
 from infra.config import ENVIRONMENT_TAG, AllowedJudge, InferenceProfile
 
+# Asked of the library once: what is the same in every stack is not worth a trip to its process each time.
+STACK_NAME = cdk.Aws.STACK_NAME
+
 
 @dataclass(frozen=True, kw_only=True)
 class Permission:
@@ -63,7 +66,7 @@ def allow_ours(*actions: str, on: Sequence[str]) -> Permission:
     return allow(
         *actions,
         on=on,
-        when={"StringEquals": {f"aws:ResourceTag/{ENVIRONMENT_TAG}": cdk.Aws.STACK_NAME}},
+        when={"StringEquals": {f"aws:ResourceTag/{ENVIRONMENT_TAG}": STACK_NAME}},
         because="Bedrock chooses the id; the tag narrows it down to what this environment made.",
     )
 
@@ -77,7 +80,7 @@ def allow_unless_others(*actions: str, on: Sequence[str]) -> Permission:
     return allow(
         *actions,
         on=on,
-        when={"StringEqualsIfExists": {f"aws:ResourceTag/{ENVIRONMENT_TAG}": cdk.Aws.STACK_NAME}},
+        when={"StringEqualsIfExists": {f"aws:ResourceTag/{ENVIRONMENT_TAG}": STACK_NAME}},
         because="Bedrock chooses the id; what bears the tag of another environment is out of reach.",
     )
 

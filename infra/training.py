@@ -67,9 +67,7 @@ class TrainingWorkflow(Construct):
         )
         grant(
             role,
-            allow(
-                "lambda:InvokeFunction", on=[each.function.function_arn for each in steps.functions.values()]
-            ),
+            allow("lambda:InvokeFunction", on=[*arns.values()]),
             artifacts.read("prompts.jsonl"),
             key.read_through("s3"),
             allow_unless_others("bedrock:GetModelCustomizationJob", on=[jobs]),
