@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -75,7 +75,9 @@ class Fleet:
         return self.assemblies[member].text(member.stack)
 
 
-def fleet(root: Path, count: int, *, processes: int = 1, checked: bool = True) -> Fleet:
+def fleet(
+    root: Path, count: int, *, shapes: Sequence[str] = tuple(SHAPES), processes: int = 1, checked: bool = True
+) -> Fleet:
     """Writes the teams' files and synthesizes all of them, in one app for each process.
 
     Each app knows the whole project and makes its share of the teams, as `cdk synth -c team=a,b` does.
@@ -83,8 +85,8 @@ def fleet(root: Path, count: int, *, processes: int = 1, checked: bool = True) -
     members = [
         Member(
             team=f"team-{number:03}",
-            shape=list(SHAPES)[number % len(SHAPES)],
-            account=ACCOUNTS[number // len(SHAPES) % len(ACCOUNTS)],
+            shape=shapes[number % len(shapes)],
+            account=ACCOUNTS[number // len(shapes) % len(ACCOUNTS)],
         )
         for number in range(count)
     ]
