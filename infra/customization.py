@@ -6,13 +6,13 @@ from constructs import Construct
 
 from infra.config import Network
 from infra.encryption import TeamKey
-from infra.permissions import Permission, allow, grant
+from infra.permissions import Permission, allow
 
 
 class CustomizationRole(Construct):
     """What Bedrock may do for this team's customization jobs, and only for them.
 
-    The stack grants the rest: the datasets, the output, the version of the reward function.
+    The stack grants it: what every job needs, the datasets, the output, the version of the reward function.
     """
 
     def __init__(self, scope: Construct, construct_id: str, *, key: TeamKey, network: Network | None) -> None:
@@ -33,9 +33,13 @@ class CustomizationRole(Construct):
                 },
             ),
         )
-        grant(self.role, key.use_through("s3"), key.use_for_models())
+        self._needed = [key.use_through("s3"), key.use_for_models()]
         if network:
-            grant(self.role, *_use_of(network, stack, jobs))
+            self._needed += _use_of(network, stack, jobs)
+
+    def run_jobs(self) -> list[Permission]:
+        """Lets a customization job use the key and, where the team has a network, be in it."""
+        return self._needed
 
 
 def _use_of(network: Network, stack: cdk.Stack, jobs: str) -> list[Permission]:

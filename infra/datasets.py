@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import aws_cdk as cdk
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from infra.config import CASES, Dataset, Stage
 from infra.encryption import TeamKey
-from infra.permissions import Permission, accept, allow, grant
+from infra.permissions import Permission, accept, allow
 
 _DAYS_OLD_VERSIONS_ARE_KEPT = 90
 _DAYS_THROWAWAY_RUNS_ARE_KEPT = 30
@@ -57,6 +56,7 @@ class Datasets(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         self.bucket = _bucket(self, key=key, access_logs=access_logs, lasting=lasting)
+        self._arn = self.bucket.bucket_arn
 
     def announce_uploads(self) -> None:
         """Has S3 tell EventBridge of new objects."""
@@ -75,20 +75,20 @@ class Datasets(Construct):
 
     def list_objects(self) -> Permission:
         """Lets its holder list the bucket; without it a missing object reads as forbidden."""
-        return allow("s3:ListBucket", on=[self.bucket.bucket_arn])
+        return allow("s3:ListBucket", on=[self._arn])
 
     def write(self, *keys: str) -> Permission:
         """Lets its holder write the objects below these keys."""
         return self._objects("s3:PutObject", keys)
 
-    def grant_training(self, role: iam.Role) -> None:
+    def train_from(self) -> tuple[Permission, ...]:
         """Lets a customization job read what the workflow accepted, and nothing that people upload."""
-        grant(role, self.read("datasets/*"), self.list_objects())
+        return self.read("datasets/*"), self.list_objects()
 
     def _objects(self, action: str, keys: Sequence[str]) -> Permission:
         return allow(
             action,
-            on=[self.bucket.arn_for_objects(key) for key in keys],
+            on=[f"{self._arn}/{key}" for key in keys],
             because="People name what they upload, and accepted datasets are named by their content.",
         )
 
@@ -122,6 +122,7 @@ class Artifacts(Construct):
                 )
             ],
         )
+        self._arn = self.bucket.bucket_arn
         self.lock_settings: dict[str, str] = {}
         if stage.object_lock_days:
             self.lock_settings = {
@@ -158,36 +159,36 @@ class Artifacts(Construct):
 
     def use_lock(self) -> Permission:
         """Lets its holder take and give back the lock of the environment."""
-        return allow("s3:GetObject", "s3:PutObject", on=[self.bucket.arn_for_objects("lock.json")])
+        return allow("s3:GetObject", "s3:PutObject", on=[f"{self._arn}/lock.json"])
 
     def use_ledger(self) -> Permission:
         """Lets its holder read and write what runs were estimated at."""
         return allow(
             "s3:GetObject",
             "s3:PutObject",
-            on=[self.bucket.arn_for_objects("ledger/*")],
+            on=[f"{self._arn}/ledger/*"],
             because="Entries are named by the month and by the run.",
         )
 
     def list_objects(self) -> Permission:
         """Lets its holder list the bucket; without it a missing object reads as forbidden."""
-        return allow("s3:ListBucket", on=[self.bucket.bucket_arn])
+        return allow("s3:ListBucket", on=[self._arn])
 
-    def grant_training(self, role: iam.Role) -> None:
+    def train_into(self) -> tuple[Permission, ...]:
         """Lets a customization job write its output, and read it back."""
-        grant(role, self.read("output/*"), self.write("output/*"), self.list_objects())
+        return self.read("output/*"), self.write("output/*"), self.list_objects()
 
     def _objects(self, action: str, names: Sequence[str]) -> Permission:
         return allow(
             action,
-            on=[self.bucket.arn_for_objects(f"runs/*/{name}") for name in names],
+            on=[f"{self._arn}/runs/*/{name}" for name in names],
             because="A run is named when it starts.",
         )
 
     def _history(self, action: str) -> Permission:
         return allow(
             action,
-            on=[self.bucket.arn_for_objects("history/*")],
+            on=[f"{self._arn}/history/*"],
             because="An entry of the history is named by its time.",
         )
 

@@ -23,6 +23,7 @@ class TeamKey(Construct):
         self, scope: Construct, construct_id: str, *, encryption: Encryption | None, lasting: bool
     ) -> None:
         super().__init__(scope, construct_id)
+        self._region = cdk.Stack.of(self).region
         self.key: kms.IKey
         if encryption:
             self.key = kms.Key.from_key_arn(self, "Imported", encryption.key_arn)
@@ -37,18 +38,19 @@ class TeamKey(Construct):
             )
             self.key.add_to_resource_policy(self._use_by_logs())
             self.key.add_to_resource_policy(self._use_by_alarms())
+        self.arn = self.key.key_arn
 
     def read_through(self, *services: str) -> Permission:
         """Lets its holder read what these services store under the key."""
-        return allow("kms:Decrypt", on=[self.key.key_arn], when=self._via(*services))
+        return allow("kms:Decrypt", on=[self.arn], when=self._via(*services))
 
     def write_through(self, *services: str) -> Permission:
         """Lets its holder store under the key through these services, but not read it back."""
-        return allow("kms:GenerateDataKey", on=[self.key.key_arn], when=self._via(*services))
+        return allow("kms:GenerateDataKey", on=[self.arn], when=self._via(*services))
 
     def use_through(self, *services: str) -> Permission:
         """Lets its holder store under the key through these services, and read it back."""
-        return allow("kms:Decrypt", "kms:GenerateDataKey", on=[self.key.key_arn], when=self._via(*services))
+        return allow("kms:Decrypt", "kms:GenerateDataKey", on=[self.arn], when=self._via(*services))
 
     def use_for_models(self) -> Permission:
         """Lets its holder have Bedrock make and deploy custom models under the key."""
@@ -57,7 +59,7 @@ class TeamKey(Construct):
             "kms:Decrypt",
             "kms:DescribeKey",
             "kms:GenerateDataKey",
-            on=[self.key.key_arn],
+            on=[self.arn],
             when=self._via("bedrock"),
         )
 
@@ -74,10 +76,8 @@ class TeamKey(Construct):
         )
 
     def _via(self, *services: str) -> dict[str, dict[str, list[str]]]:
-        region = cdk.Stack.of(self).region
-        return {
-            "StringEquals": {"kms:ViaService": [f"{service}.{region}.amazonaws.com" for service in services]}
-        }
+        names = [f"{service}.{self._region}.amazonaws.com" for service in services]
+        return {"StringEquals": {"kms:ViaService": names}}
 
     def _use_by_logs(self) -> iam.PolicyStatement:
         stack = cdk.Stack.of(self)

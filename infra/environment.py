@@ -170,9 +170,13 @@ class RftEnvironment(cdk.Stack):
         if team.stages[stage].dashboard:
             Dashboard(self, "Dashboard", reward=reward.function, state_machine=workflow.state_machine)
 
-        datasets.grant_training(customization.role)
-        artifacts.grant_training(customization.role)
-        grant(customization.role, reward.invoke())
+        grant(
+            customization.role,
+            *customization.run_jobs(),
+            *datasets.train_from(),
+            *artifacts.train_into(),
+            reward.invoke(),
+        )
 
         for name, value in {
             "DatasetBucket": datasets.bucket.bucket_name,

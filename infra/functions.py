@@ -13,7 +13,12 @@ from constructs import Construct
 
 from infra.config import Network
 from infra.encryption import TeamKey
-from infra.permissions import Permission, allow, deny, grant
+from infra.permissions import STACK_NAME, Permission, allow, deny, grant
+
+# Asked of the library once, as STACK_NAME is.
+_LAMBDA = iam.ServicePrincipal("lambda.amazonaws.com")
+_ARM_64 = lambda_.Architecture.ARM_64
+_PYTHON = lambda_.Runtime.PYTHON_3_14
 
 
 class Function(Construct):
@@ -51,7 +56,7 @@ class Function(Construct):
             retention=logs.RetentionDays.ONE_YEAR if lasting else logs.RetentionDays.ONE_MONTH,
             removal_policy=cdk.RemovalPolicy.RETAIN if lasting else cdk.RemovalPolicy.DESTROY,
         )
-        self.role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        self.role = iam.Role(self, "Role", assumed_by=_LAMBDA)
         # The ARN of a log group ends in ":*", which stands for its streams: every instance opens one.
         write_logs = allow("logs:CreateLogStream", "logs:PutLogEvents", on=[self.log_group.log_group_arn])
         inside = network if network and network.reward_security_group_ids else None
@@ -63,13 +68,13 @@ class Function(Construct):
             description=description,
             code=code,
             handler=handler,
-            runtime=lambda_.Runtime.PYTHON_3_14,
-            architecture=lambda_.Architecture.ARM_64,
+            runtime=_PYTHON,
+            architecture=_ARM_64,
             timeout=timeout,
             memory_size=memory_mb,
             role=self.role,
             log_group=self.log_group,
-            environment={"STACK": cdk.Aws.STACK_NAME, **(environment or {})},
+            environment={"STACK": STACK_NAME, **(environment or {})},
             current_version_options=lambda_.VersionOptions(removal_policy=cdk.RemovalPolicy.RETAIN)
             if versions_are_kept
             else None,

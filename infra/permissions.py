@@ -6,12 +6,16 @@ of actions: a reader sees exactly what a role may do where the role is made, and
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
+from constructs import Construct
 
 from infra.config import ENVIRONMENT_TAG, AllowedJudge, InferenceProfile
+
+# Asked of the library once: what is the same in every stack is not worth a trip to its process each time.
+STACK_NAME = cdk.Aws.STACK_NAME
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +26,12 @@ class Permission:
     on: tuple[str, ...]
     when: Mapping[str, Mapping[str, Any]] | None
     because: str
-    effect: iam.Effect = iam.Effect.ALLOW
+    effect: Literal["Allow", "Deny"] = "Allow"
+
+    def statement(self) -> dict[str, Any]:
+        """Returns the statement of a policy that says so."""
+        condition = {"Condition": self.when} if self.when else {}
+        return {"Effect": self.effect, "Action": list(self.actions), "Resource": list(self.on), **condition}
 
 
 def allow(
@@ -37,7 +46,7 @@ def allow(
 
 def deny(*actions: str, on: Sequence[str], when: Mapping[str, Mapping[str, Any]], because: str) -> Permission:
     """Returns what takes these actions away again where the conditions hold."""
-    return Permission(actions=actions, on=tuple(on), when=when, because=because, effect=iam.Effect.DENY)
+    return Permission(actions=actions, on=tuple(on), when=when, because=because, effect="Deny")
 
 
 def bedrock_arns(stack: cdk.Stack) -> tuple[str, str, str]:
@@ -57,7 +66,7 @@ def allow_ours(*actions: str, on: Sequence[str]) -> Permission:
     return allow(
         *actions,
         on=on,
-        when={"StringEquals": {f"aws:ResourceTag/{ENVIRONMENT_TAG}": cdk.Aws.STACK_NAME}},
+        when={"StringEquals": {f"aws:ResourceTag/{ENVIRONMENT_TAG}": STACK_NAME}},
         because="Bedrock chooses the id; the tag narrows it down to what this environment made.",
     )
 
@@ -71,7 +80,7 @@ def allow_unless_others(*actions: str, on: Sequence[str]) -> Permission:
     return allow(
         *actions,
         on=on,
-        when={"StringEqualsIfExists": {f"aws:ResourceTag/{ENVIRONMENT_TAG}": cdk.Aws.STACK_NAME}},
+        when={"StringEqualsIfExists": {f"aws:ResourceTag/{ENVIRONMENT_TAG}": STACK_NAME}},
         because="Bedrock chooses the id; what bears the tag of another environment is out of reach.",
     )
 
@@ -122,28 +131,30 @@ def _model_arns(model: str, regions: Iterable[str], stack: cdk.Stack) -> list[st
     ]
 
 
-def grant(holder: iam.Role | iam.Policy, *permissions: Permission) -> None:
-    """Adds permissions to a role, or to a policy of its own, and their reasons to the security check.
+def grant(role: iam.Role, *permissions: Permission) -> None:
+    """Says, once for each role, all that it may do."""
+    # The id that the library gives the policy to which it adds statements, one by one.
+    grant_apart(role, "DefaultPolicy", role, *permissions)
 
-    A wildcard without a reason fails the synthesis.
+
+def grant_apart(scope: Construct, construct_id: str, role: iam.Role, *permissions: Permission) -> None:
+    """Says in a policy of its own what else a role may do, for what cannot wait for the role's own policy.
+
+    The reasons go to the security check; a wildcard without one fails the synthesis. The statements are
+    handed to the library as one document: each as an object of its own is two trips to its process, for
+    every one of some 160 statements in a stack.
     """
-    for permission in permissions:
-        statement = iam.PolicyStatement(
-            effect=permission.effect,
-            actions=list(permission.actions),
-            resources=list(permission.on),
-            conditions=permission.when,
-        )
-        if isinstance(holder, iam.Policy):
-            holder.add_statements(statement)
-        else:
-            holder.add_to_policy(statement)
-        if permission.because:
-            spelled = [_spelled(cdk.Stack.of(holder).resolve(arn)) for arn in permission.on]
-            accept(
-                holder,
-                {f"AwsSolutions-IAM5[Resource::{arn}]": permission.because for arn in spelled if "*" in arn},
-            )
+    document = {"Statement": [each.statement() for each in permissions]}
+    policy = iam.Policy(scope, construct_id, document=iam.PolicyDocument.from_json(document), roles=[role])
+    reasoned = [(arn, each.because) for each in permissions if each.because for arn in each.on]
+    if reasoned:
+        arns = map(_spelled, policy.stack.resolve([arn for arn, _ in reasoned]))
+        reasons = {
+            f"AwsSolutions-IAM5[Resource::{arn}]": because
+            for arn, (_, because) in zip(arns, reasoned, strict=True)
+            if "*" in arn
+        }
+        accept(policy, reasons)
 
 
 def bound_roles(stack: cdk.Stack, boundary: str | None) -> None:

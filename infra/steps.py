@@ -58,6 +58,7 @@ class Steps(Construct):
         super().__init__(scope, construct_id)
         stack = cdk.Stack.of(self)
         self.functions: dict[str, Function] = {}
+        buckets = {"DATASETS": datasets.bucket.bucket_name, "ARTIFACTS": artifacts.bucket.bucket_name}
 
         def step(
             name: str,
@@ -78,11 +79,7 @@ class Steps(Construct):
                 description=description,
                 timeout=cdk.Duration.minutes(minutes),
                 memory_mb=memory_mb,
-                environment={
-                    "DATASETS": datasets.bucket.bucket_name,
-                    "ARTIFACTS": artifacts.bucket.bucket_name,
-                    **(environment or {}),
-                },
+                environment={**buckets, **(environment or {})},
                 may=may,
                 failures_to=failures_to,
                 key=key,
@@ -183,7 +180,7 @@ class Steps(Construct):
             minutes=1,
             environment={
                 "CUSTOMIZATION_ROLE": customization.role.role_arn,
-                "MODEL_KEY": key.key.key_arn,
+                "MODEL_KEY": key.arn,
                 **({"VPC_CONFIG": _vpc_config(network)} if network else {}),
             },
             may=[

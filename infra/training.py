@@ -14,12 +14,12 @@ from infra.datasets import Artifacts
 from infra.encryption import TeamKey
 from infra.monitoring import Notifications
 from infra.permissions import (
-    accept,
     allow,
     allow_ours,
     allow_unless_others,
     bedrock_arns,
     grant,
+    grant_apart,
 )
 from infra.states import WORKFLOW
 from infra.steps import Steps
@@ -67,9 +67,7 @@ class TrainingWorkflow(Construct):
         )
         grant(
             role,
-            allow(
-                "lambda:InvokeFunction", on=[each.function.function_arn for each in steps.functions.values()]
-            ),
+            allow("lambda:InvokeFunction", on=[*arns.values()]),
             artifacts.read("prompts.jsonl"),
             key.read_through("s3"),
             allow_unless_others("bedrock:GetModelCustomizationJob", on=[jobs]),
@@ -80,13 +78,26 @@ class TrainingWorkflow(Construct):
             allow("ssm:GetParameter", on=[champion.parameter.parameter_arn]),
             key.use_for_models(),
             *notifications.publish(),
-        )
-        accept(
-            role,
-            {
-                "AwsSolutions-IAM5[Resource::*]": "The library adds two statements: neither setting up log "
-                "delivery nor tracing knows resources."
-            },
+            allow(
+                "logs:CreateLogDelivery",
+                "logs:DeleteLogDelivery",
+                "logs:DescribeLogGroups",
+                "logs:DescribeResourcePolicies",
+                "logs:GetLogDelivery",
+                "logs:ListLogDeliveries",
+                "logs:PutResourcePolicy",
+                "logs:UpdateLogDelivery",
+                on=["*"],
+                because="Setting up log delivery knows no resources.",
+            ),
+            allow(
+                "xray:GetSamplingRules",
+                "xray:GetSamplingTargets",
+                "xray:PutTelemetryRecords",
+                "xray:PutTraceSegments",
+                on=["*"],
+                because="Tracing knows no resources.",
+            ),
         )
         self.state_machine = sfn.StateMachine(
             self,
@@ -99,7 +110,7 @@ class TrainingWorkflow(Construct):
                 "Stack": cdk.Aws.STACK_NAME,
                 "Topic": notifications.topic.topic_arn,
             },
-            role=role,
+            role=role.without_policy_updates(),
             tracing_enabled=True,
             logs=sfn.LogOptions(
                 destination=logs.LogGroup(
@@ -134,9 +145,11 @@ class TrainingWorkflow(Construct):
         # What names the state machine itself stands apart from the roles' own policies, for which it waits.
         machine = self.state_machine.state_machine_arn
         read_tags = allow("states:ListTagsForResource", on=[machine])
-        grant(iam.Policy(self, "ReadTags", roles=[steps.functions["Train"].role]), read_tags)
-        grant(
-            iam.Policy(self, "SeeHolder", roles=[steps.functions["Lock"].role]),
+        grant_apart(self, "ReadTags", steps.functions["Train"].role, read_tags)
+        grant_apart(
+            self,
+            "SeeHolder",
+            steps.functions["Lock"].role,
             allow(
                 "states:DescribeExecution",
                 on=[
@@ -150,8 +163,10 @@ class TrainingWorkflow(Construct):
                 because="Whoever holds the lock is an execution of this state machine, named by its run.",
             ),
         )
-        grant(
-            iam.Policy(self, "RunMaps", roles=[role]),
+        grant_apart(
+            self,
+            "RunMaps",
+            role,
             read_tags,
             allow("states:StartExecution", on=[machine]),
             allow(

@@ -1,16 +1,18 @@
 """`make bench`: what a person waits for and what a reward costs, as ratios to a baseline of the same run.
 
-`python -m tests.benchmarks rewards` runs one section: check, synthesis, fleet, rehearsal, dataset or rewards.
+`python -m tests.benchmarks rewards` runs one section: check, synthesis, fleet, deployment, rehearsal, dataset
+or rewards.
 """
 
 import sys
 
-from tests.benchmarks import check, dataset, fleet, rewards, synthesis
+from tests.benchmarks import check, dataset, deployment, fleet, rewards, synthesis
 
 SECTIONS = {
     "check": check.check,
     "synthesis": synthesis.synthesis,
     "fleet": fleet.main,
+    "deployment": deployment.deployment,
     "rehearsal": synthesis.rehearsal,
     "dataset": dataset.main,
     "rewards": rewards.rewards,

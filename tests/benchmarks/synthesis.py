@@ -11,7 +11,7 @@ BASELINE = "an empty CDK app"
 EMPTY = "import aws_cdk; aws_cdk.App(outdir='empty', builtin_cloud_formation_validation=False).synth()"
 SYNTH_ROUNDS = 5
 LOCAL_ROUNDS = 3
-TEAMS = (1, 10, 100)
+TEAMS = (1, 10, 200)
 
 
 def with_teams(folder: Path, count: int) -> Path:

@@ -127,10 +127,15 @@ def packages(tmp_path_factory: pytest.TempPathFactory, projects: list[Path]) -> 
 
 def checked_app(folder: Path, platform: Platform | None = None) -> cdk.App:
     """An app as app.py makes it: with the flags of cdk.json, the security check and the guardrails."""
-    context = json.loads((REPOSITORY / "cdk.json").read_text())["context"]
-    app = cdk.App(builtin_cloud_formation_validation=False, outdir=str(folder), context=context)
+    app = unchecked_app(folder)
     check(app, platform or load_platform(REPOSITORY))
     return app
+
+
+def unchecked_app(folder: Path) -> cdk.App:
+    """The same without the checks, which are not what is measured or looked at."""
+    context = json.loads((REPOSITORY / "cdk.json").read_text())["context"]
+    return cdk.App(builtin_cloud_formation_validation=False, outdir=str(folder), context=context)
 
 
 def synthesize(projects: list[Path], packages: Path, folder: Path) -> Assembly:

@@ -2,15 +2,26 @@
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import aws_cdk as cdk
 
 from infra.config import load_platform, load_teams
 from infra.environment import RftEnvironment
-from tests.infra.conftest import BOUNDARY, CLOSED, REGION, REPOSITORY, VARIANTS, Assembly, checked_app
+from tests.infra.conftest import (
+    BOUNDARY,
+    CLOSED,
+    REGION,
+    REPOSITORY,
+    VARIANTS,
+    Assembly,
+    checked_app,
+    unchecked_app,
+)
 
 ACCOUNTS = ("111122223333", "444455556666", "777788889999")
 SHAPES: dict[str, Callable[[str], str]] = {
@@ -51,16 +62,55 @@ class Member:
         return f"rft-{self.team}-{self.stage}"
 
 
-def fleet(root: Path, count: int) -> tuple[list[Member], Assembly, Path]:
-    """Writes the teams' files, reads them as the app does, and synthesizes all of them in one app."""
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """The generated teams, their project, and what was synthesized of each."""
+
+    members: list[Member]
+    project: Path
+    assemblies: dict[Member, Assembly]
+
+    def text(self, member: Member) -> str:
+        """The template of a team as it was written."""
+        return self.assemblies[member].text(member.stack)
+
+
+def fleet(
+    root: Path, count: int, *, shapes: Sequence[str] = tuple(SHAPES), processes: int = 1, checked: bool = True
+) -> Fleet:
+    """Writes the teams' files and synthesizes all of them, in one app for each process.
+
+    Each app knows the whole project and makes its share of the teams, as `cdk synth -c team=a,b` does.
+    """
     members = [
         Member(
             team=f"team-{number:03}",
-            shape=list(SHAPES)[number % len(SHAPES)],
-            account=ACCOUNTS[number // len(SHAPES) % len(ACCOUNTS)],
+            shape=shapes[number % len(shapes)],
+            account=ACCOUNTS[number // len(shapes) % len(ACCOUNTS)],
         )
         for number in range(count)
     ]
+    _write(root, members)
+    shares = [members[number::processes] for number in range(processes)]
+    folders = [root / f"assembly-{number}" for number in range(processes)]
+    if processes == 1:
+        _synthesize(root, folders[0], members, checked)
+    else:
+        # Not forked: the library's process cannot be shared.
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            list(pool.map(_synthesize, [root] * processes, folders, shares, [checked] * processes))
+    return Fleet(
+        members=members,
+        project=root / "project",
+        assemblies={
+            member: Assembly(folder=folder)
+            for folder, share in zip(folders, shares, strict=True)
+            for member in share
+        },
+    )
+
+
+def _write(root: Path, members: list[Member]) -> None:
     project, packages = root / "project", root / "packages"
     (project / "teams").mkdir(parents=True)
     (packages / "workflow").mkdir(parents=True)
@@ -75,17 +125,19 @@ def fleet(root: Path, count: int) -> tuple[list[Member], Assembly, Path]:
         (folder / "team.toml").write_text(SHAPES[member.shape](placed))
         (packages / member.team / "reward").mkdir(parents=True)
         (packages / member.team / "reward" / "package.txt").write_text("reward")
-    platform = load_platform(project)
-    app = checked_app(root / "assembly", platform)
-    teams = {team.name: team for team in load_teams(project)}
+
+
+def _synthesize(root: Path, folder: Path, members: list[Member], checked: bool) -> None:
+    platform = load_platform(root / "project")
+    app = checked_app(folder, platform) if checked else unchecked_app(folder)
+    teams = {team.name: team for team in load_teams(root / "project", [each.team for each in members])}
     for member in members:
         RftEnvironment(
             app,
             team=teams[member.team],
             stage=member.stage,
             platform=platform,
-            packages=packages,
+            packages=root / "packages",
             env=cdk.Environment(account=member.account, region=REGION),
         )
     app.synth()
-    return members, Assembly(folder=root / "assembly"), project
