@@ -135,8 +135,9 @@ class TrainingWorkflow(Construct):
         machine = self.state_machine.state_machine_arn
         read_tags = allow("states:ListTagsForResource", on=[machine])
         grant(iam.Policy(self, "ReadTags", roles=[steps.functions["Train"].role]), read_tags)
+        looking = ("Lock", "Promote", "Train")
         grant(
-            iam.Policy(self, "SeeHolder", roles=[steps.functions["Lock"].role]),
+            iam.Policy(self, "SeeHolder", roles=[steps.functions[name].role for name in looking]),
             allow(
                 "states:DescribeExecution",
                 on=[
@@ -147,7 +148,8 @@ class TrainingWorkflow(Construct):
                         arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
                     )
                 ],
-                because="Whoever holds the lock is an execution of this state machine, named by its run.",
+                because="What holds the lock, submits or promotes is an execution of this state machine,"
+                " named by its run.",
             ),
         )
         grant(
