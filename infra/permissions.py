@@ -134,18 +134,20 @@ def _model_arns(model: str, regions: Iterable[str], stack: cdk.Stack) -> list[st
 def grant(role: iam.Role, *permissions: Permission) -> None:
     """Says, once for each role, all that it may do."""
     # The id that the library gives the policy to which it adds statements, one by one.
-    grant_apart(role, "DefaultPolicy", role, *permissions)
+    grant_apart(role, "DefaultPolicy", [role], *permissions)
 
 
-def grant_apart(scope: Construct, construct_id: str, role: iam.Role, *permissions: Permission) -> None:
-    """Says in a policy of its own what else a role may do, for what cannot wait for the role's own policy.
+def grant_apart(
+    scope: Construct, construct_id: str, roles: Sequence[iam.Role], *permissions: Permission
+) -> None:
+    """Says in a policy of its own what else roles may do, for what cannot wait for a role's own policy.
 
     The reasons go to the security check; a wildcard without one fails the synthesis. The statements are
     handed to the library as one document: each as an object of its own is two trips to its process, for
     every one of some 160 statements in a stack.
     """
     document = {"Statement": [each.statement() for each in permissions]}
-    policy = iam.Policy(scope, construct_id, document=iam.PolicyDocument.from_json(document), roles=[role])
+    policy = iam.Policy(scope, construct_id, document=iam.PolicyDocument.from_json(document), roles=roles)
     reasoned = [(arn, each.because) for each in permissions if each.because for arn in each.on]
     if reasoned:
         arns = map(_spelled, policy.stack.resolve([arn for arn, _ in reasoned]))

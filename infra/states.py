@@ -65,6 +65,7 @@ _RETRY_LAMBDA = _retry(
     "ModelTimeoutException",
     "ReadTimeoutError",
     "RewardUnavailableError",
+    "ServiceBusyError",
     "ServiceUnavailableException",
     "ThrottlingException",
     "TooManyRequestsException",
@@ -271,6 +272,7 @@ _STATES: dict[str, State] = {
             "training": f"{{% {_RUN}.training %}}",
             "train": "{% $prepared.train %}",
             "state_machine": "{% $states.context.StateMachine.Id %}",
+            "execution": "{% $states.context.Execution.Id %}",
         },
         seconds=_MINUTE,
         Assign={"job": "{% $states.result.Payload %}", "polls": 0},
@@ -331,6 +333,12 @@ _STATES: dict[str, State] = {
                 "Wait for job",
                 "JobTookTooLong",
                 f"'The customization job has not ended in {_JOB_POLL_SECONDS * _JOB_POLLS // 3600} hours.'",
+            ),
+            _stop(
+                "$states.input.status = 'Stopped'",
+                "Wait for job",
+                "JobDidNotComplete",
+                "'Somebody stopped the customization job, and not through this workflow.'",
             ),
             _stop(
                 "true",

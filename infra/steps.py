@@ -191,6 +191,7 @@ class Steps(Construct):
                 ),
                 allow_unless_others("bedrock:TagResource", on=[jobs, models]),
                 allow_unless_others("bedrock:GetModelCustomizationJob", on=[jobs]),
+                allow_ours("bedrock:StopModelCustomizationJob", on=[jobs]),
                 allow(
                     "iam:PassRole",
                     on=[customization.role.role_arn],
@@ -321,7 +322,7 @@ class Steps(Construct):
                 allow_ours("bedrock:DeleteCustomModelDeployment", on=[deployments]),
                 allow("ssm:GetParameter", on=[champion.parameter.parameter_arn]),
                 artifacts.list_objects(),
-                artifacts.read("failure.json", "failed/*"),
+                artifacts.read("failure.json", "promotion.json", "failed/*"),
                 artifacts.write("failure.json"),
                 artifacts.use_lock(),
                 key.use_through("s3"),

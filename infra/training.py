@@ -145,11 +145,11 @@ class TrainingWorkflow(Construct):
         # What names the state machine itself stands apart from the roles' own policies, for which it waits.
         machine = self.state_machine.state_machine_arn
         read_tags = allow("states:ListTagsForResource", on=[machine])
-        grant_apart(self, "ReadTags", steps.functions["Train"].role, read_tags)
+        grant_apart(self, "ReadTags", [steps.functions["Train"].role], read_tags)
         grant_apart(
             self,
             "SeeHolder",
-            steps.functions["Lock"].role,
+            [steps.functions[name].role for name in ("Lock", "Promote", "Train")],
             allow(
                 "states:DescribeExecution",
                 on=[
@@ -160,13 +160,14 @@ class TrainingWorkflow(Construct):
                         arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
                     )
                 ],
-                because="Whoever holds the lock is an execution of this state machine, named by its run.",
+                because="What holds the lock, submits or promotes is an execution of this state machine,"
+                " named by its run.",
             ),
         )
         grant_apart(
             self,
             "RunMaps",
-            role,
+            [role],
             read_tags,
             allow("states:StartExecution", on=[machine]),
             allow(

@@ -14,7 +14,7 @@ IAM:
       (the service makes the ids; both are found by the run's name);
     - ssm:GetParameter on CHAMPION;
     - s3:GetObject, s3:PutObject on ARTIFACTS/lock.json;
-    - s3:ListBucket on ARTIFACTS, s3:GetObject on ARTIFACTS/runs/*/failure.json and ARTIFACTS/runs/*/failed/*,
+    - s3:ListBucket on ARTIFACTS, s3:GetObject on ARTIFACTS/runs/*/failure.json, promotion.json and failed/*,
       s3:PutObject on ARTIFACTS/runs/*/failure.json;
     - sns:Publish on TOPIC;
     - kms:Decrypt, kms:GenerateDataKey on the keys of ARTIFACTS and TOPIC.
@@ -70,7 +70,7 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, str]:
     actions: tuple[Callable[[str], str | None], ...] = (_stop_job, _delete_deployment, _release_lock)
     for action in actions:
         try:
-            if said := action(run):
+            if (said := action(run)) and said not in done:
                 done.append(said)
         except Exception as error:
             # Any: what is wrong with one of them must not keep the others from being done.
@@ -164,7 +164,7 @@ def _stop_job(run: str) -> str | None:
 
 
 def _delete_deployment(run: str) -> str | None:
-    """Deletes the candidate's deployment, unless applications call it."""
+    """Deletes the candidate's deployment, unless applications call it or soon will."""
     bedrock: BedrockClient = runs.client("bedrock")
     name = runs.name(run)
     try:
@@ -175,6 +175,10 @@ def _delete_deployment(run: str) -> str | None:
     # Asked for every time, and an error if it cannot be known: to delete the champion would be far worse.
     if arn == champion():
         return None
+    # A promotion in the middle has written that this deployment becomes the champion's. It either gets there
+    # by itself or is made good by the next start, which writes the record of the champion from the history.
+    if (runs.read(run, "promotion.json") or {}).get("champion_arn") == arn:
+        return f"deployment {name} was kept, because it was about to become the champion's"
     try:
         bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=arn)
     except bedrock.exceptions.ResourceNotFoundException:

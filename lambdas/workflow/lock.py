@@ -32,7 +32,6 @@ from lambdas.workflow import runs
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
-    from types_boto3_stepfunctions import SFNClient
 
 KEY: Final = "lock.json"
 _FREE: Final[Mapping[str, Any]] = {"run": None, "execution": None, "until": None}
@@ -96,11 +95,7 @@ def _alive(holder: Mapping[str, Any], execution: str) -> bool:
         return False
     if time.time() >= holder["until"]:
         return False
-    states: SFNClient = runs.client("stepfunctions")
-    try:
-        return states.describe_execution(executionArn=holder["execution"])["status"] == "RUNNING"
-    except states.exceptions.ExecutionDoesNotExist:
-        return False
+    return runs.at_work(holder["execution"])
 
 
 def _held(holder: Mapping[str, Any]) -> Finding:

@@ -7,13 +7,14 @@ Returns: {"champion_arn", "adopted", "previous_model": ARN | null, "when"}. `ado
     "Updating", then delete the candidate's deployment.
 Writes: the same as runs/<run>/promotion.json, and an entry of the history (see `history`), both before it
     changes anything: they are what the way back needs.
-Errors: `RunError` when the champion is no longer the one that the decision compared with. botocore's own
-    errors by their own names.
+Errors: `RunError` when the champion is no longer the one that the decision compared with, or the run was
+    stopped meanwhile. botocore's own errors by their own names.
 Environment: STACK, ARTIFACTS, CHAMPION (name of the SSM parameter; its value is "none" or a deployment ARN).
 IAM:
     - ssm:GetParameter, ssm:PutParameter on CHAMPION;
     - bedrock:GetCustomModelDeployment, bedrock:UpdateCustomModelDeployment on custom-model-deployment/*, and
       bedrock:UpdateCustomModelDeployment on custom-model/* (the service makes the ids);
+    - states:DescribeExecution on the executions of the state machine;
     - s3:GetObject, s3:PutObject on ARTIFACTS/runs/*/promotion.json, s3:PutObject on ARTIFACTS/history/*,
       s3:ListBucket on ARTIFACTS;
     - kms:Decrypt, kms:GenerateDataKey on the key of ARTIFACTS.
@@ -42,6 +43,9 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
     if promotion is None:
         promotion = {**_plan(event["deployment_arn"], decision), "when": history.now()}
         runs.write(run, "promotion.json", promotion)
+    # In this order: a clean-up that comes from now on finds what was written and leaves the deployment alone.
+    if not runs.at_work(event["execution"]):
+        raise RunError(f"{run} was stopped before its model was promoted: the champion stays as it was")
     approval = decision.get("approval") or {}
     history.append(
         {

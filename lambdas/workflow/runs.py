@@ -7,6 +7,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from types_boto3_stepfunctions import SFNClient
+
     from lambdas.gate import Verdict
 
 # How many seconds to wait for an answer, and how often to ask. Long completions and slow judges take minutes;
@@ -28,7 +30,7 @@ def client(service: str) -> Any:
     from botocore.config import Config
 
     read_timeout, attempts = _PATIENCE.get(service, _USUAL_PATIENCE)
-    return boto3.client(
+    made = boto3.client(
         service,  # type: ignore[call-overload]  # the hints know names as literals only
         config=Config(
             connect_timeout=5,
@@ -36,6 +38,34 @@ def client(service: str) -> Any:
             retries={"mode": "standard", "total_max_attempts": attempts},
         ),
     )
+    if service == "s3":
+        made.meta.events.register("after-call.s3", _name_a_busy_service)
+    return made
+
+
+def _name_a_busy_service(http_response: Any, parsed: Any, model: Any, **_: object) -> None:
+    """Raises ServiceBusyError where S3 had no time at any attempt.
+
+    boto3 has no exceptions for S3's SlowDown, InternalError and ServiceUnavailable: as plain ClientErrors,
+    which is what a refusal is as well, the workflow could not tell that they are worth a retry.
+    """
+    from botocore.exceptions import ClientError
+
+    class ServiceBusyError(ClientError):
+        """What a step depends on had no time; later it may."""
+
+    # After the last attempt only. A HEAD has no body that names an error, but a status all the same.
+    if http_response.status_code >= 500:
+        raise ServiceBusyError(parsed, model.name)
+
+
+def at_work(execution: str) -> bool:
+    """Says whether an execution of the workflow is running."""
+    states: SFNClient = client("stepfunctions")
+    try:
+        return states.describe_execution(executionArn=execution)["status"] == "RUNNING"
+    except states.exceptions.ExecutionDoesNotExist:
+        return False
 
 
 def name(run: str) -> str:

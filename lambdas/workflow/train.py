@@ -1,10 +1,12 @@
 """Submits the reinforcement fine-tuning job of a run, once.
 
-Event: {"run", "base_model", "reward_version", "training": {camelCase}, "train": uri, "state_machine"?: ARN}.
+Event: {"run", "base_model", "reward_version", "training": {camelCase}, "train": uri, "state_machine"?: ARN,
+    "execution"?: ARN of the run's execution}.
 Returns: {"job_arn", "job_name"}. Job, custom model and, later, deployment are called <STACK>-<run>; job and
     model get the tags of the state machine, and the tag "run".
-Errors: `RunError` when the name belongs to a job that this run did not ask for. botocore's own errors by
-    their own names.
+Errors: `RunError` when the name belongs to a job that this run did not ask for, or when the run was stopped
+    meanwhile: its clean-up may have looked for the job before there was one, so the job is stopped here.
+    botocore's own errors by their own names.
 Environment: STACK, ARTIFACTS, CUSTOMIZATION_ROLE; optional MODEL_KEY (ARN of the KMS key of the custom model)
     and VPC_CONFIG (JSON: {"subnetIds": [...], "securityGroupIds": [...]}).
 IAM:
@@ -12,7 +14,8 @@ IAM:
     - bedrock:TagResource on model-customization-job/* and custom-model/*;
     - bedrock:GetModelCustomizationJob on model-customization-job/* (the service makes the ids);
     - iam:PassRole on CUSTOMIZATION_ROLE, to bedrock.amazonaws.com;
-    - states:ListTagsForResource on the state machine;
+    - bedrock:StopModelCustomizationJob on model-customization-job/*;
+    - states:ListTagsForResource on the state machine, states:DescribeExecution on its executions;
     - with MODEL_KEY: kms:DescribeKey, kms:CreateGrant, kms:Decrypt, kms:GenerateDataKey on it, where
       kms:ViaService is bedrock.<region>.amazonaws.com.
 """
@@ -38,7 +41,21 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, str]:
         job = bedrock.create_model_customization_job(**request)["jobArn"]
     except bedrock.exceptions.ConflictException as error:
         job = _created_before(request, error)
+    if (execution := event.get("execution")) and not runs.at_work(execution):
+        _stop(job)
+        raise RunError(
+            f"{event['run']} was stopped while its customization job was submitted, and the job with it"
+        )
     return {"job_arn": job, "job_name": request["jobName"]}
+
+
+def _stop(job: str) -> None:
+    """Stops a job, unless it has ended or is told to stop already."""
+    bedrock: BedrockClient = runs.client("bedrock")
+    try:
+        bedrock.stop_model_customization_job(jobIdentifier=job)
+    except bedrock.exceptions.ConflictException:
+        return
 
 
 def _request(event: Mapping[str, Any]) -> dict[str, Any]:

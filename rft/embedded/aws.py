@@ -17,6 +17,8 @@ from typing import Any, Self
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
+from rft.embedded.faults import Fault, Injected
+
 # The emulator is changed function by function: another version has to be looked at first.
 EMULATOR_VERSION = "1.5.33"
 ACCOUNT = "000000000000"
@@ -123,6 +125,10 @@ class EmbeddedAws:
             with path.open() as lines:
                 # The writer may be in the middle of the last line.
                 yield from (json.loads(line) for line in lines if line.endswith("\n"))
+
+    def give(self, fault: Fault) -> Injected:
+        """Gives it a fault, see rft/embedded/faults.py; the fault lasts until it is lifted."""
+        return Injected(self.endpoint, secrets.token_hex(8), fault)
 
     def start(self) -> Self:
         """Starts the child process and returns when it answers.

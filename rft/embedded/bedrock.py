@@ -41,6 +41,7 @@ from rft.embedded.customization import (
     said,
     timestamp,
 )
+from rft.embedded.faults import doom
 from rft.embedded.policy import Completion, Policy, text_of, tokens
 from rft.embedded.service_model import Api, Refusal
 
@@ -76,6 +77,8 @@ class _Deployment:
 
     document: Document
     settles: float
+    # Why it will not come up, if that is so.
+    trouble: str = ""
 
     @property
     def updating(self) -> bool:
@@ -92,6 +95,9 @@ class _Deployment:
     def settle(self) -> None:
         """Finishes what is under way, when its time has come."""
         if time.monotonic() < self.settles:
+            return
+        if self.trouble:
+            self.document.update(status="Failed", failureMessage=self.trouble)
             return
         self.document["status"] = "Active"
         if self.updating:
@@ -213,7 +219,7 @@ class Bedrock:
         document.setdefault("validationDataConfig", {"validators": []})
         if key := request.get("customModelKmsKeyId"):
             document["outputModelKmsKeyArn"] = self._check_key(key)
-        job = Job(document)
+        job = Job(document, doom.get())
         s3, function = self._check_access(job)
         with self._lock:
             # The same request may have come a second time while this one was looked at.
@@ -457,7 +463,7 @@ class Bedrock:
                 "lastUpdatedAt": made,
                 "status": "Creating",
             }
-            self._deployments[arn] = _Deployment(document, time.monotonic() + self._pause)
+            self._deployments[arn] = _Deployment(document, time.monotonic() + self._pause, doom.get())
             self._tags[arn] = _tags(request.get("tags"))
             if token[1]:
                 self._made[token] = arn

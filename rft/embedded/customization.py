@@ -60,9 +60,13 @@ class JobStoppedError(Exception):
 
 @dataclass(slots=True)
 class Job:
-    """A customization job: what GetModelCustomizationJob says of it, and whether it was told to stop."""
+    """A customization job: what GetModelCustomizationJob says of it, and whether it was told to stop.
+
+    trouble: why it will fail in the end, if a test has it fail.
+    """
 
     document: Document
+    trouble: str = ""
     stopping: Event = field(default_factory=Event)
 
     @property
@@ -172,7 +176,10 @@ class Training:
         with self._phase("trainingDetails"):
             # Equal data and settings make equal runs, whatever they are called.
             content = f"{json.dumps(self._settings, sort_keys=True)} {sha256(body).hexdigest()}"
-            return self._train(kept, held_out, seed=sha256(content.encode()).hexdigest())
+            policy = self._train(kept, held_out, seed=sha256(content.encode()).hexdigest())
+            if self._job.trouble:
+                raise JobFailedError(self._job.trouble)
+            return policy
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

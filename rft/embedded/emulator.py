@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import botocore.session
 from botocore.serialize import create_serializer
@@ -49,7 +50,15 @@ from ministack.services import (
 from ministack.services.cloudformation import provisioners
 
 from rft.embedded import workflows
-from rft.embedded.callers import LAMBDA, SERVICE_HEADER, Clients, calling_service, service_of
+from rft.embedded.callers import (
+    LAMBDA,
+    SERVICE_HEADER,
+    Clients,
+    calling_service,
+    principal_of,
+    service_of,
+)
+from rft.embedded.faults import Faults, answer_of, body_of, doom
 from rft.embedded.nursery import Nursery
 from rft.embedded.permissions import (
     BEDROCK_SERVICES,
@@ -57,13 +66,16 @@ from rft.embedded.permissions import (
     BedrockPermissions,
     Calls,
     Permission,
+    action_of,
     authorization,
     may,
     refusal_of,
 )
 
 
-def install(*, clients: Clients, calls: Calls, bedrock: BedrockHandler, data_dir: Path) -> None:
+def install(
+    *, clients: Clients, calls: Calls, bedrock: BedrockHandler, faults: Faults, data_dir: Path
+) -> None:
     """Makes all the changes. Raises RuntimeError when the emulator is not what they were made for."""
     authorization(calls)
     lambda_failures()
@@ -85,6 +97,7 @@ def install(*, clients: Clients, calls: Calls, bedrock: BedrockHandler, data_dir
     workflows.task_tokens()
     workflows.distributed_map(clients)
     workflows.parallel()
+    workflows.stopped_executions(faults)
 
 
 def recorded(application: Any, calls: Calls) -> Any:
@@ -111,6 +124,41 @@ def recorded(application: Any, calls: Calls) -> Any:
 
         known_as_tls = [*scope["headers"], (b"x-forwarded-proto", b"https")]
         await application({**scope, "headers": known_as_tls}, receive, note_and_send)
+
+    return handle
+
+
+def faulty(application: Any, faults: Faults) -> Any:
+    """Returns the ASGI application whose requests meet the faults that a test gives it."""
+
+    async def handle(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not faults:
+            await application(scope, receive, send)
+            return
+        body = await body_of(receive)
+        headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        query = parse_qs(scope["query_string"].decode(), keep_blank_values=True)
+
+        def caller() -> str:
+            return calling_service.get() or principal_of(extract_access_key_id(headers, query) or "")
+
+        action = action_of(scope["method"], scope["path"], headers, body, query)
+        text = f"{scope['path']} {body.decode(errors='replace')}"
+        fault = await faults.answer(action, text, caller)
+        if fault and fault.does == "refuse":
+            about, answer = answer_of(fault, action)
+            pairs = [(name.encode(), value.encode()) for name, value in about.items()]
+            await send({"type": "http.response.start", "status": fault.status, "headers": pairs})
+            await send({"type": "http.response.body", "body": answer})
+            return
+        if fault and fault.does == "doom":
+            doom.set(fault.message)
+        unread = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_again() -> Any:
+            return unread.pop() if unread else await receive()
+
+        await application(scope, receive_again, send)
 
     return handle
 

@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 import botocore.session
-from ministack.core import iam_actions, iam_evaluator
+from ministack import app
+from ministack.core import iam_actions, iam_evaluator, router
 from ministack.core.responses import get_account_id, get_region
 from ministack.services import kms, s3, sns
 
@@ -97,6 +98,18 @@ class Calls:
     def _write(self, calls: Iterable[Mapping[str, Any]]) -> None:
         with self._lock:
             self._lines.writelines(json.dumps(call) + "\n" for call in calls)
+
+
+def action_of(
+    method: str, path: str, headers: Mapping[str, str], body: bytes, query: Mapping[str, Any]
+) -> str:
+    """Returns the IAM action of a request, "" for what has none."""
+    parameters = app._routing_params(method, path, headers, body, query)
+    service = router.detect_service(method, path, headers, parameters)
+    if service in BEDROCK_SERVICES:
+        found = _bedrock_operation(service, method, path)
+        return _bedrock_action(found[0]) if found else ""
+    return iam_actions.extract_iam_action(service, method, path, headers, body, parameters) or ""
 
 
 # --- Asking -------------------------------------------------------------------------------------
@@ -322,6 +335,10 @@ _PLACE_OF = {
 }
 
 
+def _bedrock_action(operation: str) -> str:
+    return f"bedrock:{_ACTION_OF.get(operation, operation)}"
+
+
 class BedrockPermissions:
     """What a Bedrock request needs, which depends on what Bedrock knows: names, tags, the keys of models.
 
@@ -339,7 +356,7 @@ class BedrockPermissions:
             return []
         operation, identifier = found
         request = _json_object(body)
-        action = f"bedrock:{_ACTION_OF.get(operation, operation)}"
+        action = _bedrock_action(operation)
         resources = self._resources(operation, identifier, request)
         conditions = _tags_set(request, "jobTags", "tags")
         if ":inference-profile/" in resources[0]:

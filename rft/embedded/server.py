@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rft.embedded.aws import ACCOUNT, CALLS_FILE, IDENTITY_PATH, REGION, STATE_FILE
+from rft.embedded.faults import FAULTS_PATH, Faults, body_of
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -79,10 +80,11 @@ async def _serve(options: argparse.Namespace, port: int) -> None:
         "port": port,
         "endpoint": f"http://127.0.0.1:{port}",
     }
-    clients, calls = Clients(identity["endpoint"]), Calls(options.data_dir / CALLS_FILE)
+    clients, calls, faults = Clients(identity["endpoint"]), Calls(options.data_dir / CALLS_FILE), Faults()
     bedrock = _Bedrocks(clients, options.data_dir).handle
-    emulator.install(clients=clients, calls=calls, bedrock=bedrock, data_dir=options.data_dir)
-    application = _with_identity(emulator.recorded(app, calls), identity)
+    emulator.install(clients=clients, calls=calls, bedrock=bedrock, faults=faults, data_dir=options.data_dir)
+    application = emulator.recorded(emulator.faulty(app, faults), calls)
+    application = _with_own_paths(application, identity, faults)
 
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -171,16 +173,21 @@ def _end(state_file: Path) -> None:
     os._exit(0)
 
 
-def _with_identity(application: Any, identity: Mapping[str, Any]) -> Any:
-    """Returns the ASGI application with an answer to the parent's question who it is."""
+def _with_own_paths(application: Any, identity: Mapping[str, Any], faults: Faults) -> Any:
+    """Returns the ASGI application with answers to the parent: who this is, and which faults it has."""
 
     async def handle(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        answer: Mapping[str, Any]
         if scope["type"] == "http" and scope["path"] == IDENTITY_PATH:
-            headers = [(b"content-type", b"application/json")]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": json.dumps(identity).encode()})
+            answer = identity
+        elif scope["type"] == "http" and scope["path"] == FAULTS_PATH:
+            answer = await faults.change(json.loads(await body_of(receive)))
         else:
             await application(scope, receive, send)
+            return
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
 
     return handle
 

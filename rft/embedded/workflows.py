@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError, ParamValidationError, UnknownServic
 from ministack.services import stepfunctions as states
 
 from rft.embedded.callers import STEP_FUNCTIONS, Clients, calling_service
+from rft.embedded.faults import Faults
 from rft.embedded.permissions import MACHINE_OF_TOKEN, Permission, may
 
 
@@ -330,6 +331,34 @@ def parallel() -> None:
         return output, following
 
     states._run_parallel_branches = run
+
+
+def stopped_executions(faults: Faults) -> None:
+    """Ends the thread of an execution that was stopped, and holds an execution in a state for a test.
+
+    Gap: in the emulator an execution that was stopped goes on with the state it is in, with every retry, and
+    the children of a Distributed Map with all that is left of theirs.
+    """
+    stock = states._add_event
+
+    def add(execution: dict[str, Any], kind: str, details: Mapping[str, Any] | None = None) -> Any:
+        if kind == "TaskScheduled" and _stopped(execution):
+            raise SystemExit
+        event = stock(execution, kind, details)
+        if kind.endswith("StateEntered"):
+            faults.enter(execution["name"], event["stateEnteredEventDetails"]["name"])
+            if _stopped(execution):
+                # Ends this thread: an error would make a stopped execution a failed one.
+                raise SystemExit
+        return event
+
+    states._add_event = add
+
+
+def _stopped(execution: Mapping[str, Any]) -> bool:
+    parent = states._map_runs.get(execution.get("mapRunArn"))
+    whole = states._executions.get(parent["executionArn"]) if parent else execution
+    return bool(whole) and whole["status"] != "RUNNING"
 
 
 def _check_start_of_children() -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 from urllib.error import URLError
@@ -22,6 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from rft.embedded.aws import ACCOUNT, REGION, EmbeddedAws
+from rft.embedded.faults import Fault
 
 ALLOWED_MODEL = "arn:aws:bedrock:us-east-1:000000000000:custom-model-deployment/aaaaaaaaaaaa"
 
@@ -984,6 +986,70 @@ def test_waiting_for_a_token_still_open(plain: Clients, plain_stack: dict[str, s
     # The expression is no number to it; on AWS it is evaluated.
     found = run(plain, plain_stack["Asking"], {"key": "token/plain", "do": "write", "seconds": 1})
     assert found["error"] == "States.Runtime"
+
+
+def attempts_after_the_end(client: Clients, stack: dict[str, str]) -> int:
+    """How often an execution goes on trying something that never works when it was stopped."""
+    states = client("stepfunctions")
+    role = states.describe_state_machine(stateMachineArn=stack["Job"])["roleArn"]
+    retry = {"ErrorEquals": ["States.ALL"], "IntervalSeconds": 1, "BackoffRate": 1, "MaxAttempts": 1000}
+    state = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::aws-sdk:ssm:getParameter",
+        "Arguments": {"Name": "/not/there"},
+        "Retry": [retry],
+        "End": True,
+    }
+    machine_arn = states.create_state_machine(
+        name="Tireless", definition=json.dumps(machine(state)), roleArn=role
+    )["stateMachineArn"]
+    execution = states.start_execution(stateMachineArn=machine_arn)["executionArn"]
+
+    def attempts() -> int:
+        history = states.get_execution_history(executionArn=execution, maxResults=1000)["events"]
+        return sum(event["type"] == "TaskScheduled" for event in history)
+
+    wait_for(lambda: attempts() >= 2)
+    states.stop_execution(executionArn=execution)
+    time.sleep(0.3)
+    before = attempts()
+    time.sleep(0.3)
+    more = attempts() - before
+    states.delete_state_machine(stateMachineArn=machine_arn)
+    return more
+
+
+def test_an_execution_that_was_stopped_tries_nothing_more(client: Clients, stack: dict[str, str]) -> None:
+    assert attempts_after_the_end(client, stack) == 0
+
+
+def test_a_stopped_execution_still_open(plain: Clients, plain_stack: dict[str, str]) -> None:
+    assert attempts_after_the_end(plain, plain_stack) > 0
+
+
+def test_a_call_meets_the_fault_it_was_given(aws: EmbeddedAws, client: Clients) -> None:
+    client("ssm").put_parameter(Name="/faulty", Value="1", Type="String", Overwrite=True)
+    fault = Fault(
+        action="ssm:GetParameter", about="/faulty", error="InternalServerError", status=500, times=1
+    )
+    with aws.give(fault) as given:
+        with pytest.raises(ClientError, match="InternalServerError"):
+            client("ssm").get_parameter(Name="/faulty")
+        # Once it was, and of others it never is.
+        assert client("ssm").get_parameter(Name="/faulty")["Parameter"]["Value"] == "1"
+        assert given.lift() == 1
+
+
+def test_a_call_is_held_until_its_fault_is_lifted(aws: EmbeddedAws, client: Clients) -> None:
+    held = aws.give(Fault(action="ssm:PutParameter", about="/held", does="hold"))
+    with ThreadPoolExecutor(1) as pool:
+        put = pool.submit(client("ssm").put_parameter, Name="/held", Value="1", Type="String")
+        assert held.held(10)
+        with pytest.raises(client("ssm").exceptions.ParameterNotFound):
+            client("ssm").get_parameter(Name="/held")
+        held.lift()
+        put.result()
+    assert client("ssm").get_parameter(Name="/held")["Parameter"]["Value"] == "1"
 
 
 def test_an_sdk_task_calls_bedrock(client: Clients, stack: dict[str, str]) -> None:

@@ -70,9 +70,11 @@ WILDCARDS = {
         JOBS: {
             "bedrock:CreateModelCustomizationJob",
             "bedrock:GetModelCustomizationJob",
+            "bedrock:StopModelCustomizationJob",
             "bedrock:TagResource",
         },
         MODELS: {"bedrock:CreateModelCustomizationJob", "bedrock:TagResource"},
+        f"{EXECUTIONS}:*": {"states:DescribeExecution"},
     },
     "StepsWatchRole80CB17B0": {
         f"{RUNS}rewards.json": {"s3:GetObject", "s3:PutObject"},
@@ -87,6 +89,7 @@ WILDCARDS = {
         MODELS: {"bedrock:UpdateCustomModelDeployment"},
         f"{RUNS}promotion.json": {"s3:GetObject", "s3:PutObject"},
         HISTORY: {"s3:PutObject"},
+        f"{EXECUTIONS}:*": {"states:DescribeExecution"},
     },
     "StepsApprovalRoleA2F40F9F": {
         f"{RUNS}approval.json": {"s3:GetObject", "s3:PutObject"},
@@ -120,6 +123,7 @@ WILDCARDS = {
         JOBS: {"bedrock:GetModelCustomizationJob", "bedrock:StopModelCustomizationJob"},
         DEPLOYMENTS: {"bedrock:GetCustomModelDeployment", "bedrock:DeleteCustomModelDeployment"},
         f"{RUNS}failure.json": {"s3:GetObject", "s3:PutObject"},
+        f"{RUNS}promotion.json": {"s3:GetObject"},
         f"{RUNS}failed/*": {"s3:GetObject"},
     },
     "TrainingStateMachineRole25B9785B": {

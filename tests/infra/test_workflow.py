@@ -418,7 +418,7 @@ def test_models_that_were_deleted_are_told() -> None:
             {"Check_job": [job("Stopping"), job("Stopped")]},
             "Wait for job",
             "JobDidNotComplete",
-            "The customization job ended as Stopped: no reason given",
+            "Somebody stopped the customization job, and not through this workflow.",
         ),
         (
             {"Check_job": [job("Completed")]},

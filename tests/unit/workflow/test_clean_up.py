@@ -92,6 +92,19 @@ def test_the_champion_is_never_deleted(aws: Aws) -> None:
     assert len(aws.deployments) == 1
 
 
+def test_what_is_about_to_become_the_champion_is_kept(aws: Aws) -> None:
+    candidate = aws.deploy("c", name=NAME)
+    aws.write("promotion.json", {"champion_arn": candidate, "adopted": True})
+    said = f"deployment {NAME} was kept, because it was about to become the champion's"
+    for _ in range(2):
+        assert clean_up.handler(FAILED, None)["sentence"].count(said) == 1
+    assert list(aws.deployments) == [candidate]
+    # One that moves behind the champion's ARN is not needed itself.
+    aws.write("promotion.json", {"champion_arn": aws.deploy("a", name="champion"), "adopted": False})
+    clean_up.handler(FAILED, None)
+    assert candidate not in aws.deployments
+
+
 def test_nothing_is_deleted_while_nobody_knows_the_champion(aws: Aws) -> None:
     aws.deploy("c", name=NAME)
     aws.refusals["GetParameter"] = [RefusedError("InternalServerError", "ssm is down", 500)]

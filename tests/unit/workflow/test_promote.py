@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.workflow import promote
+from lambdas.workflow import history, promote
 from lambdas.workflow.runs import RunError
 from tests.unit.workflow.conftest import NAME, RUN, STATE_MACHINE, Aws, RefusedError, model_arn
 
@@ -18,6 +18,7 @@ def plan(promotion: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def event(aws: Aws) -> dict[str, Any]:
+    aws.statuses[EXECUTION] = "RUNNING"
     return {
         "run": RUN,
         "model_arn": model_arn("n"),
@@ -41,6 +42,16 @@ def test_the_first_candidate_becomes_the_champion(aws: Aws, event: dict[str, Any
     assert aws.parameters["/champion"] == event["deployment_arn"]
     assert aws.document("promotion.json") == promotion
     assert not aws.called("UpdateCustomModelDeployment")
+
+
+def test_a_run_that_was_stopped_promotes_nothing(aws: Aws, event: dict[str, Any]) -> None:
+    aws.statuses[EXECUTION] = "ABORTED"
+    with pytest.raises(RunError, match=f"{RUN} was stopped before its model was promoted"):
+        promote.handler(event, None)
+    assert aws.parameters["/champion"] == "none"
+    assert not history.entries()
+    # Whoever cleans up from then on knows what it was about: first the word, then the look.
+    assert aws.document("promotion.json")["champion_arn"] == event["deployment_arn"]
 
 
 def test_a_later_candidate_moves_behind_the_champions_arn(aws: Aws, event: dict[str, Any]) -> None:

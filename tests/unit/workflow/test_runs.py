@@ -3,13 +3,27 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import botocore.session
 import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ClientError
 
 from lambdas.workflow import runs
 from tests.unit.workflow.conftest import ARTIFACTS, RUN, Aws
+
+
+class RawResponse:
+    """The body of an answer, as the HTTP library of botocore hands it over."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def stream(self) -> Iterator[bytes]:
+        yield self._body
+
 
 STEPS = ("start", "prepare", "measure", "train", "decide", "promote", "clean_up")
 
@@ -44,6 +58,34 @@ def test_all_pages_of_a_folder_are_listed_and_no_other_folder(aws: Aws) -> None:
         aws.write(name, {})
     aws.write("measured/base/1.json", {}, run=f"{RUN}0")
     assert runs.paths(RUN, "measured/base") == names
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "name"),
+    [
+        (503, "SlowDown", "ServiceBusyError"),
+        (500, "InternalError", "ServiceBusyError"),
+        (403, "AccessDenied", "AccessDenied"),
+        (404, "NoSuchKey", "NoSuchKey"),
+    ],
+)
+def test_s3_without_time_is_told_from_s3_that_refuses(
+    monkeypatch: pytest.MonkeyPatch, status: int, code: str, name: str
+) -> None:
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(variable, "example")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setitem(runs._PATIENCE, "s3", (5, 1))
+    runs.client.cache_clear()
+    s3 = runs.client("s3")
+    body = f"<Error><Code>{code}</Code><Message>No</Message></Error>".encode()
+    # In the place of the network.
+    s3.meta.events.register("before-send.s3.*", lambda **_: AWSResponse("", status, {}, RawResponse(body)))
+    with pytest.raises(ClientError) as caught:
+        s3.get_object(Bucket="a-bucket", Key="a")
+    runs.client.cache_clear()
+    assert type(caught.value).__name__ == name
+    assert caught.value.response["Error"]["Code"] == code
 
 
 @pytest.mark.parametrize("step", STEPS)

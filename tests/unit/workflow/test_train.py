@@ -104,6 +104,20 @@ def test_the_job_of_somebody_else_is_not_taken_for_ours(aws: Aws, change: dict[s
     assert "start the run with another `attempt`" in str(caught.value)
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_the_job_of_a_run_that_was_stopped_meanwhile_is_stopped(aws: Aws, *, ended: bool) -> None:
+    execution = f"{STATE_MACHINE.replace(':stateMachine:', ':execution:')}:{RUN}"
+    aws.statuses[execution] = "RUNNING"
+    train.handler({**EVENT, "execution": execution}, None)
+    assert not aws.called("StopModelCustomizationJob")
+    aws.statuses[execution] = "ABORTED"
+    if ended:
+        aws.refusals["StopModelCustomizationJob"] = [RefusedError("ConflictException", "it has ended", 409)]
+    with pytest.raises(RunError, match=f"{RUN} was stopped while its customization job was submitted"):
+        train.handler({**EVENT, "execution": execution}, None)
+    assert aws.called("StopModelCustomizationJob") == [{"jobIdentifier": JOB_ARN}]
+
+
 def test_a_name_that_only_a_model_has_is_said(aws: Aws) -> None:
     aws.refusals["CreateModelCustomizationJob"] = [
         RefusedError("ConflictException", "model name in use", 409)
