@@ -174,8 +174,8 @@ class Artifacts(Construct):
         return allow("s3:ListBucket", on=[self.bucket.bucket_arn])
 
     def grant_training(self, role: iam.Role) -> None:
-        """Lets a customization job write its output, and read it back."""
-        grant(role, self.read("output/*"), self.write("output/*"), self.list_objects())
+        """Lets a customization job write its output and read it back, and read rows that passed a filter."""
+        grant(role, self.read("output/*", "filtered/*"), self.write("output/*"), self.list_objects())
 
     def _objects(self, action: str, names: Sequence[str]) -> Permission:
         return allow(
@@ -202,7 +202,7 @@ class Rows(Construct):
         super().__init__(scope, construct_id)
         self.uris: dict[str, str] = {}
         self.object_arns: list[str] = []
-        for name, location in (("train", dataset.train), ("evaluation", dataset.evaluation)):
+        for name, location in dataset.files().items():
             if location.startswith("s3://"):
                 uri, partition = location, cdk.Stack.of(self).partition
                 arn = f"arn:{partition}:s3:::{location.removeprefix('s3://')}"

@@ -70,7 +70,7 @@ class TrainingWorkflow(Construct):
             allow(
                 "lambda:InvokeFunction", on=[each.function.function_arn for each in steps.functions.values()]
             ),
-            artifacts.read("prompts.jsonl"),
+            artifacts.read("prompts.jsonl", "training-prompts.jsonl"),
             key.read_through("s3"),
             allow_unless_others("bedrock:GetModelCustomizationJob", on=[jobs]),
             allow_ours("bedrock:CreateCustomModelDeployment", on=[models]),
