@@ -252,10 +252,18 @@ class Dataset(Table):
     """Rows to train on: a path in the team's folder, or s3://bucket/key."""
     evaluation: str
     """Held-out rows to measure on: a path in the team's folder, or s3://bucket/key."""
+    regression: str | None = None
+    """Held-out rows of what the model must not unlearn: a path in the team's folder, or s3://bucket/key."""
 
-    @field_validator("train", "evaluation")
+    def files(self) -> dict[str, str]:
+        """The place of each file that there is, by its name."""
+        return self.model_dump(exclude_none=True)
+
+    @field_validator("train", "evaluation", "regression")
     @classmethod
-    def _place(cls, value: str) -> str:
+    def _place(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         if value.startswith("s3://"):
             if not _S3_URI.fullmatch(value):
                 raise ValueError(
@@ -391,7 +399,7 @@ class Promotion(Table):
     guards: Annotated[tuple[MetricName, ...], Field(strict=False, max_length=20)] = ()
     """Components and metrics of the reward that must not drop, against the base or the champion."""
     tolerated_drop: Annotated[float, Field(ge=0)] = 0.0
-    """How far the lower bound for a guard, or for the score against the champion, may lie below zero."""
+    """How far the lower bound may lie below zero: of guards, regression prompts, and against the champion."""
 
 
 class Retention(Table):
@@ -510,6 +518,17 @@ class SignalGate(Table):
         return value
 
 
+class FilterGate(Table):
+    """The `[gates.filter]` table: which training prompts are left out because they show training nothing."""
+
+    drop: Literal["none", "solved", "flat"] = "none"
+    """flat: prompts whose completions all earn the same; solved: those of them that pass; none: nothing."""
+    prompts: MeasuredPrompts = 200
+    """Training prompts that the base model is tried on to find out, at most; all others stay."""
+    max_dropped: Share = 0.5
+    """Share of the training rows that may be left out; above it the run stops."""
+
+
 class CostGate(Table):
     """The `[gates.cost]` table: how a run's cost is estimated before it is spent."""
 
@@ -524,6 +543,7 @@ class Gates(Table):
     rehearsal: RehearsalGate = RehearsalGate()
     tripwires: TripwireGate = TripwireGate()
     signal: SignalGate = SignalGate()
+    filter: FilterGate = FilterGate()
     cost: CostGate = CostGate()
 
 
@@ -1188,12 +1208,15 @@ def _rule_faults(
 def _dataset_faults(folder: Path, dataset: Dataset, file: TomlFile) -> list[str]:
     faults = [
         file.fault(("dataset", key), f"there is no such file in {TEAMS}/{folder.name}", value)
-        for key, value in dataset
+        for key, value in dataset.files().items()
         if not value.startswith("s3://") and not (folder / value).is_file()
     ]
     if dataset.train == dataset.evaluation:
         problem = "is also what is trained on: measure on rows that are held out"
         faults.append(file.fault(("dataset", "evaluation"), problem, dataset.evaluation))
+    if dataset.regression in (dataset.train, dataset.evaluation):
+        problem = "is another file of the dataset as well: regression prompts are rows of their own"
+        faults.append(file.fault(("dataset", "regression"), problem, dataset.regression))
     return faults
 
 

@@ -175,8 +175,8 @@ class Artifacts(Construct):
         return allow("s3:ListBucket", on=[self._arn])
 
     def train_into(self) -> tuple[Permission, ...]:
-        """Lets a customization job write its output, and read it back."""
-        return self.read("output/*"), self.write("output/*"), self.list_objects()
+        """Lets a customization job write its output and read it back, and read rows that passed a filter."""
+        return self.read("output/*", "filtered/*"), self.write("output/*"), self.list_objects()
 
     def _objects(self, action: str, names: Sequence[str]) -> Permission:
         return allow(
@@ -203,7 +203,7 @@ class Rows(Construct):
         super().__init__(scope, construct_id)
         self.uris: dict[str, str] = {}
         self.object_arns: list[str] = []
-        for name, location in (("train", dataset.train), ("evaluation", dataset.evaluation)):
+        for name, location in dataset.files().items():
             if location.startswith("s3://"):
                 uri, partition = location, cdk.Stack.of(self).partition
                 arn = f"arn:{partition}:s3:::{location.removeprefix('s3://')}"

@@ -15,12 +15,26 @@ def run_settings(team: Team, *, source: Mapping[str, str], reward_version: str) 
         "training": team.training.request(),
         "measurement": team.measurement.model_dump(),
         "promotion": team.promotion.model_dump(mode="json"),
+        **_filter(team),
     }
+
+
+def _filter(team: Team) -> dict[str, Any]:
+    """Returns which training prompts are left out, if any may be: the one gate that changes what is trained.
+
+    Without a filter there is no such key, and a run is called as if there were no filters at all.
+    """
+    gate, signal = team.gates.filter, team.gates.signal
+    if gate.drop == "none":
+        return {}
+    passing = {"passing": signal.passing} if gate.drop == "solved" else {}
+    return {"filter": {"drop": gate.drop, "prompts": gate.prompts, **passing}}
 
 
 def gate_settings(team: Team, *, cases: str | None) -> dict[str, Any]:
     """Returns what the gates of a run go by; a run is not named by it, since it changes no model.
 
+    Which prompts the filter leaves out does change it, and stands in `run_settings`.
     `cases` is the URI of the team's own cases for the rehearsal; without any the key is left out.
     """
     gates = team.gates.model_dump(mode="json", exclude_none=True)
@@ -30,6 +44,7 @@ def gate_settings(team: Team, *, cases: str | None) -> dict[str, Any]:
         "rehearsal": {**gates["rehearsal"], **team.reward.rehearsed(), **own},
         "tripwires": {**gates["tripwires"], "range": list(team.reward.range)},
         "signal": {**gates["signal"], "range": list(team.reward.range)},
+        "filter": {"max_dropped": team.gates.filter.max_dropped, "range": list(team.reward.range)},
     }
 
 

@@ -113,11 +113,15 @@ def _stop(condition: str, step: str, error: str, cause: str) -> State:
     return _either(condition, "Clean up", Output=failure)
 
 
-def _verdict(step: str, then: str) -> State:
-    """Lets a run go on unless the gate before says "stop"; its sentence is then the reason."""
+def _verdict(step: str, then: str, *before: State) -> State:
+    """Lets a run go on unless the gate before says "stop"; its sentence is then the reason.
+
+    before: other ways to go on, which are looked at first.
+    """
     return {
         "Type": "Choice",
         "Choices": [
+            *before,
             _either("$states.input.verdict != 'stop'", then),
             _stop("true", step, "GateClosed", "$states.input.sentence"),
         ],
@@ -145,16 +149,30 @@ def _lock(*, take: bool, **fields: Any) -> State:
 
 
 # The base model answers the first prompts as often as training would have it: "Check signal" looks at those.
+# Regression prompts come after them; nothing is to be learned from these.
 _SAMPLES_OF_BASE = (
     f"{{% $states.context.Map.Item.Index < {_RUN}.gates.signal.prompts"
+    " and $states.context.Map.Item.Value.part = 'evaluation'"
     f" ? $max([{_RUN}.measurement.samples_per_prompt, {_RUN}.training.trainingSamplePerPrompt])"
     f" : {_RUN}.measurement.samples_per_prompt %}}"
 )
 _SAMPLES = f"{{% {_RUN}.measurement.samples_per_prompt %}}"
+_SAMPLES_OF_TRAINING = f"{{% {_RUN}.training.trainingSamplePerPrompt %}}"
+_MEASUREMENT_OF_TRAINING = (
+    f"{{% $merge([{_RUN}.measurement, {{'samples_per_prompt': {_RUN}.training.trainingSamplePerPrompt}}]) %}}"
+)
 
 
-def _measure(subject: str, model_id: str, then: str, *, samples: str = _SAMPLES) -> State:
-    """Samples a model on every held-out prompt and scores it, many prompts at a time."""
+def _measure(
+    subject: str,
+    model_id: str,
+    then: str,
+    *,
+    prompts: str = "$prepared.prompts",
+    samples: str = _SAMPLES,
+    measurement: str = f"{{% {_RUN}.measurement %}}",
+) -> State:
+    """Samples a model on each of these prompts and scores it, many prompts at a time."""
     return {
         "Type": "Map",
         "Label": f"Measure{subject.capitalize()}",
@@ -162,8 +180,8 @@ def _measure(subject: str, model_id: str, then: str, *, samples: str = _SAMPLES)
             "Resource": "arn:aws:states:::s3:getObject",
             "ReaderConfig": {"InputType": "JSONL"},
             "Arguments": {
-                "Bucket": "{% $prepared.prompts.bucket %}",
-                "Key": "{% $prepared.prompts.key %}",
+                "Bucket": f"{{% {prompts}.bucket %}}",
+                "Key": f"{{% {prompts}.key %}}",
             },
         },
         "MaxConcurrency": f"{{% {_RUN}.measurement.concurrency %}}",
@@ -172,7 +190,7 @@ def _measure(subject: str, model_id: str, then: str, *, samples: str = _SAMPLES)
             "subject": subject,
             "model_id": model_id,
             "reward_version": f"{{% {_RUN}.reward_version %}}",
-            "measurement": f"{{% {_RUN}.measurement %}}",
+            "measurement": measurement,
             "samples": samples,
             "max_tokens": f"{{% {_RUN}.training.inferenceMaxTokens %}}",
             "reasoning_effort": f"{{% {_RUN}.training.reasoningEffort %}}",
@@ -245,12 +263,42 @@ _STATES: dict[str, State] = {
             "gates": f"{{% {_RUN}.gates %}}",
             "train_rows": "{% $prepared.dataset.train_rows %}",
             "prompts": "{% $prepared.prompts.count %}",
+            "tried": "{% $prepared.training_prompts.count %}",
         },
         seconds=5 * _MINUTE,
         Output="{% $states.result.Payload %}",
         Next="Within budget?",
     ),
-    "Within budget?": _verdict("Estimate cost", "Read tags"),
+    # A run that leaves no prompts out goes straight on; the estimate has the samples of one that may.
+    "Within budget?": _verdict(
+        "Estimate cost",
+        "Read tags",
+        _either(
+            "$states.input.verdict != 'stop' and $prepared.training_prompts.count > 0",
+            "Measure training prompts",
+        ),
+    ),
+    "Measure training prompts": _measure(
+        "training",
+        "${BaseModelForInference}",
+        "Filter prompts",
+        prompts="$prepared.training_prompts",
+        samples=_SAMPLES_OF_TRAINING,
+        measurement=_MEASUREMENT_OF_TRAINING,
+    ),
+    "Filter prompts": _function(
+        "Filter",
+        {
+            "run": f"{{% {_RUN}.run %}}",
+            "filter": f"{{% $merge([{_RUN}.filter, {_RUN}.gates.filter]) %}}",
+            "train": "{% $prepared.train %}",
+        },
+        seconds=15 * _MINUTE,
+        Assign={"prepared": "{% $merge([$prepared, {'train': $states.result.Payload.train}]) %}"},
+        Output="{% $states.result.Payload %}",
+        Next="Enough prompts left?",
+    ),
+    "Enough prompts left?": _verdict("Filter prompts", "Read tags"),
     # The tags of the stack are on the state machine: everything a run makes in Bedrock carries them on.
     "Read tags": _task(
         "arn:aws:states:::aws-sdk:sfn:listTagsForResource",

@@ -101,7 +101,13 @@ class Steps(Construct):
                 datasets.read("incoming/*", "datasets/*"),
                 datasets.write("datasets/*"),
                 datasets.list_objects(),
-                artifacts.write("run.json", "dataset.json", "prompts.jsonl", "gates/dataset.json"),
+                artifacts.write(
+                    "run.json",
+                    "dataset.json",
+                    "prompts.jsonl",
+                    "training-prompts.jsonl",
+                    "gates/dataset.json",
+                ),
                 key.use_through("s3"),
             ],
         )
@@ -122,7 +128,7 @@ class Steps(Construct):
         step(
             "Measure",
             "measure",
-            "Samples a model on one held-out prompt and scores what it said",
+            "Samples a model on one prompt and scores what it said",
             minutes=15,
             may=[
                 *allow_profile(inference, stack),
@@ -170,6 +176,20 @@ class Steps(Construct):
                 artifacts.read("measured/*"),
                 artifacts.write("gates/cost.json"),
                 artifacts.use_ledger(),
+                key.use_through("s3"),
+            ],
+        )
+        step(
+            "Filter",
+            "filter_prompts",
+            "Leaves training prompts out that show training nothing",
+            minutes=15,
+            memory_mb=1769,
+            may=[
+                datasets.read("datasets/*"),
+                artifacts.list_objects(),
+                artifacts.read("training-prompts.jsonl", "measured/training/*"),
+                artifacts.write("gates/filter.json", "filtered/*"),
                 key.use_through("s3"),
             ],
         )

@@ -68,7 +68,7 @@ class TrainingWorkflow(Construct):
         grant(
             role,
             allow("lambda:InvokeFunction", on=[*arns.values()]),
-            artifacts.read("prompts.jsonl"),
+            artifacts.read("prompts.jsonl", "training-prompts.jsonl"),
             key.read_through("s3"),
             allow_unless_others("bedrock:GetModelCustomizationJob", on=[jobs]),
             allow_ours("bedrock:CreateCustomModelDeployment", on=[models]),

@@ -141,12 +141,22 @@ class Estimate:
 
 
 def planned(
-    *, rows: int, base: int, prompts: int, training: Mapping[str, Any], measurement: Mapping[str, Any]
+    *,
+    rows: int,
+    base: int,
+    prompts: int,
+    training: Mapping[str, Any],
+    measurement: Mapping[str, Any],
+    tried: int = 0,
 ) -> Work:
-    """Returns the work of a run: `base` completions of the base model; settings as a run carries them."""
+    """Returns the work of a run; settings as a run carries them.
+
+    base: completions of the base model on held-out prompts. tried: training prompts that it answers as well,
+    to find out which of them show training nothing; how many those are is not known yet, so all rows count.
+    """
     return Work(
         training=rows * training["epochCount"] * training["trainingSamplePerPrompt"],
-        base=base,
+        base=base + tried * training["trainingSamplePerPrompt"],
         # The champion answers as often as the candidate; a run without one costs that much less.
         candidate=2 * prompts * measurement["samples_per_prompt"],
     )

@@ -32,6 +32,8 @@ from lambdas import personal_data
 from lambdas.gate import Finding, Level, Verdict
 from lambdas.near_duplicates import NearDuplicates
 
+# In the order by which a dataset is named; the last one is optional.
+FILES: Final = ("train", "evaluation", "regression")
 # The service's documented bounds for one training dataset of Amazon Nova.
 TRAINING_ROWS: Final = (100, 20_000)
 # Ours: from fewer than ten prompts an interval of the gain says nothing (see workflow/decide.py).
@@ -327,38 +329,48 @@ def check(
     return found.dataset(name, digest.hexdigest(), max_prompt_length)
 
 
-def near_duplicates(rules: Rules) -> tuple[NearDuplicates | None, NearDuplicates | None]:
-    """Returns what finds near duplicates in the training file, and what finds them in the evaluation file."""
+def near_duplicates(rules: Rules, held_out: int = 1) -> list[NearDuplicates | None]:
+    """Returns what finds near duplicates in the training file, and then in each file of held-out rows."""
     if not rules.near_duplicates:
-        return None, None
+        return [None] * (1 + held_out)
     within = NearDuplicates(rules.near_duplicate_similarity)
-    return within, NearDuplicates(rules.near_duplicate_similarity, against=within)
+    across = (NearDuplicates(rules.near_duplicate_similarity, against=within) for _ in range(held_out))
+    return [within, *across]
 
 
-def leaked(train: Dataset, evaluation: Dataset) -> list[int]:
-    """Returns the lines of the evaluation file whose prompt is in the training file as well."""
-    return [line for prompt, line in evaluation.prompts.items() if prompt in train.prompts]
+def leaked(train: Dataset, held_out: Dataset) -> list[int]:
+    """Returns the lines of a file of held-out rows whose prompt is in the training file as well."""
+    return [line for prompt, line in held_out.prompts.items() if prompt in train.prompts]
 
 
-def judge(train: Dataset, evaluation: Dataset, rules: Rules) -> Verdict:
-    """Returns the gate's verdict on two files that can be used: what makes the run worse, and the facts."""
+def judge(train: Dataset, evaluation: Dataset, rules: Rules, *, regression: Dataset | None = None) -> Verdict:
+    """Returns the gate's verdict on files that can be used: what makes the run worse, and the facts."""
+    held_out = [evaluation] if regression is None else [evaluation, regression]
     findings = [
         finding
-        for file in (train, evaluation)
+        for file in (train, *held_out)
         for finding in (*_repetition(file), *_answers(file, rules), *_tools(file), *_personal_data(file))
     ]
-    leaks = leaked(train, evaluation)
-    facts = {
-        "train": train.profile(),
-        "evaluation": evaluation.profile(),
-        "leaked": len(leaks),
-        "nearly_leaked": evaluation.near_duplicates.count if evaluation.near_duplicates else None,
-    }
+    leaks = [leaked(train, file) for file in held_out]
+    counts = [
+        {
+            "leaked": len(lines),
+            "nearly_leaked": file.near_duplicates.count if file.near_duplicates else None,
+        }
+        for file, lines in zip(held_out, leaks, strict=True)
+    ]
+    facts = {"train": train.profile(), "evaluation": evaluation.profile(), **counts[0]}
+    if regression is not None:
+        facts["regression"] = {**regression.profile(), **counts[1]}
     return Verdict(
         "dataset",
         (
             *_prompt_length(train),
-            *_leaks(train, evaluation, leaks, rules),
+            *(
+                finding
+                for file, lines in zip(held_out, leaks, strict=True)
+                for finding in _leaks(train, file, lines, rules)
+            ),
             *_near_repetition(train, rules),
             *findings,
         ),
@@ -371,9 +383,9 @@ def refusal(error: DatasetError) -> Verdict:
     return Verdict("dataset", error.findings)
 
 
-def identity(train: str, evaluation: str) -> str:
-    """Returns the name of a pair of files, by the SHA-256 of each in hexadecimal."""
-    return hashlib.sha256(f"{train}\n{evaluation}\n".encode()).hexdigest()
+def identity(*files: str) -> str:
+    """Returns the name of a dataset, by the SHA-256 of each of its files in hexadecimal, in their order."""
+    return hashlib.sha256("".join(f"{each}\n" for each in files).encode()).hexdigest()
 
 
 def held_out(stream: Stream, count: int, *, training: Set[int]) -> list[dict[str, Any]]:
@@ -387,6 +399,31 @@ def held_out(stream: Stream, count: int, *, training: Set[int]) -> list[dict[str
         In file order: {"index", "id" ("line-<n>" where the row has none), "messages", "reference_answer",
         "metadata"}.
     """
+    picked = _picked(stream, count, leave_out=training)
+    return [_item(index, line, raw) for index, (line, raw) in enumerate(picked)]
+
+
+def to_try(stream: Stream, count: int) -> list[dict[str, Any]]:
+    """Picks up to `count` different prompts of a checked training file for the base model to be tried on.
+
+    Picked like those of `held_out`; a row that no state of Step Functions can carry is never among them.
+
+    Returns:
+        What `held_out` returns, each with the "line" of its row.
+    """
+    picked = _picked(stream, count, leave_out=frozenset())
+    return [{**_item(index, line, raw), "line": line} for index, (line, raw) in enumerate(picked)]
+
+
+def without(stream: Stream, lines: Set[int]) -> Iterator[bytes]:
+    """Yields the rows of a checked training file, byte by byte as they are, except those on these lines."""
+    for number, raw in enumerate(_lines(stream, hashlib.sha256(), TRAINING_ROW_BYTES), 1):
+        if raw is not None and number not in lines:
+            yield raw + b"\n"
+
+
+def _picked(stream: Stream, count: int, *, leave_out: Set[int]) -> list[tuple[int, bytes]]:
+    """Returns the lines, with their numbers, of the different prompts with the smallest hashes."""
     # A heap of the smallest, kept with its largest on top: hence the negated hash.
     picked: list[tuple[int, int, bytes]] = []
     taken: set[int] = set()
@@ -395,7 +432,7 @@ def held_out(stream: Stream, count: int, *, training: Set[int]) -> list[dict[str
             continue
         roles, texts = _prompt(_rows.decode(raw))
         prompt = hash((roles, texts))
-        if prompt in training or prompt in taken:
+        if prompt in leave_out or prompt in taken:
             continue
         taken.add(prompt)
         entry = (-_lasting_hash(roles, texts), number, raw)
@@ -403,19 +440,18 @@ def held_out(stream: Stream, count: int, *, training: Set[int]) -> list[dict[str
             heapq.heappush(picked, entry)
         else:
             heapq.heappushpop(picked, entry)
-    items = []
-    for index, (_, line, raw) in enumerate(sorted(picked, key=lambda entry: entry[1])):
-        row = msgspec.json.decode(raw, type=dict[str, Any])
-        items.append(
-            {
-                "index": index,
-                "messages": row.pop("messages"),
-                "reference_answer": row.pop("reference_answer"),
-                "id": row.pop("id", f"line-{line}"),
-                "metadata": row,
-            }
-        )
-    return items
+    return sorted((line, raw) for _, line, raw in picked)
+
+
+def _item(index: int, line: int, raw: bytes) -> dict[str, Any]:
+    row = msgspec.json.decode(raw, type=dict[str, Any])
+    return {
+        "index": index,
+        "messages": row.pop("messages"),
+        "reference_answer": row.pop("reference_answer"),
+        "id": row.pop("id", f"line-{line}"),
+        "metadata": row,
+    }
 
 
 def require_held_out(count: int, *, train: str, evaluation: str) -> None:

@@ -39,13 +39,12 @@ from rft.differences import (
 from rft.packaging import PackagingError, reward_sources
 from rft.retire import expiring, missing_teams
 from rft.revision import OldCodeError, Revision, revision
-from rft.run_cost import Rows, cost_verdict, rows_of, run_cost
+from rft.run_cost import Rows, cost_verdict, rows_of, run_cost, tried
 from rft.scoring import ScoringError
 
 # Completions a team has frozen to compare rewards by; lines as `rft score --completions` takes them.
 ROLLOUTS: Final = "rollouts.jsonl"
 
-_FILES: Final = ("train", "evaluation")
 # A slow reward is rehearsed on fewer rows; nobody waits longer for a check.
 _REHEARSAL_SECONDS: Final = 30.0
 # Beside the package, what decides whether a reward function gets a new version.
@@ -297,15 +296,14 @@ def _dataset_gate(folder: Path, parts: Mapping[str, Any]) -> tuple[Gate, dict[st
         return Gate(name="dataset", skipped="[dataset] of team.toml has to be mended first."), {}
     rules = Rules(**parts.get("gates", Gates()).dataset.model_dump())
     training = parts.get("training")
-    limits: dict[str, dict[str, Any]] = {
-        "train": {},
-        "evaluation": {"rows": dataset.EVALUATION_ROWS, "row_bytes": dataset.EVALUATION_ROW_BYTES},
-    }
+    files: dict[str, str] = places.files()
+    held_out = {"rows": dataset.EVALUATION_ROWS, "row_bytes": dataset.EVALUATION_ROW_BYTES}
     found: dict[str, Dataset] = {}
     troubles: list[DatasetError] = []
     elsewhere: list[str] = []
-    for file, near in zip(_FILES, dataset.near_duplicates(rules), strict=True):
-        place = getattr(places, file)
+    for (file, place), near in zip(
+        files.items(), dataset.near_duplicates(rules, len(files) - 1), strict=True
+    ):
         if place.startswith("s3://"):
             elsewhere.append(place)
             continue
@@ -317,38 +315,44 @@ def _dataset_gate(folder: Path, parts: Mapping[str, Any]) -> tuple[Gate, dict[st
                 max_prompt_length=training.max_prompt_length if training else None,
                 near=near,
                 look_for_personal_data=rules.personal_data,
-                **limits[file],
+                **({} if file == "train" else held_out),
             )
         except DatasetError as error:
             troubles.append(error)
-    if len(found) == len(_FILES):
-        with (folder / places.evaluation).open("rb") as stream:
+    for file in [each for each in found if each != "train"] if "train" in found else ():
+        with (folder / files[file]).open("rb") as stream:
             items = dataset.held_out(
                 stream, dataset.EVALUATION_ROWS[0], training=found["train"].prompts.keys()
             )
         try:
-            dataset.require_held_out(
-                len(items), train=found["train"].name, evaluation=found["evaluation"].name
-            )
+            dataset.require_held_out(len(items), train=found["train"].name, evaluation=found[file].name)
         except DatasetError as error:
             troubles.append(error)
     if troubles:
         findings = [finding for error in troubles for finding in error.findings]
         trouble = DatasetError("\n".join(map(str, troubles)), findings)
         return Gate(name="dataset", verdict=dataset.refusal(trouble)), found
-    if len(elsewhere) == len(_FILES):
+    if len(elsewhere) == len(files):
         skipped = f"{' and '.join(elsewhere)} are not readable offline: a run checks them before all else."
         return Gate(name="dataset", skipped=skipped), found
     if elsewhere:
-        sentence = f"{elsewhere[0]} is not readable offline: a run checks it, and both files together."
+        them = "it" if len(elsewhere) == 1 else "them"
+        sentence = (
+            f"{' and '.join(elsewhere)} {'is' if them == 'it' else 'are'} not readable offline: a run checks"
+            f" {them}, and all files together."
+        )
         facts = {file: each.profile() for file, each in found.items()}
         verdict = Verdict("dataset", (Finding("elsewhere", "info", sentence),), facts)
     else:
-        verdict = dataset.judge(found["train"], found["evaluation"], rules)
-    told = [
-        f"{each.rows:,} rows to {'train' if file == 'train' else 'measure'} on"
-        for file, each in found.items()
-    ]
+        verdict = dataset.judge(
+            found["train"], found["evaluation"], rules, regression=found.get("regression")
+        )
+    purposes = {
+        "train": "rows to train on",
+        "evaluation": "rows to measure on",
+        "regression": "rows not to unlearn",
+    }
+    told = [f"{each.rows:,} {purposes[file]}" for file, each in found.items()]
     return Gate(name="dataset", verdict=verdict, says=", ".join(told)), found
 
 
@@ -497,8 +501,8 @@ def _content(root: Path, team: Team, stage: str | None, found: Mapping[str, Data
     run = run_settings(team, source={}, reward_version="")
     stages: Mapping[str, Stage] = team.stages
     return Content(
-        dataset=dataset.identity(found["train"].sha256, found["evaluation"].sha256)
-        if len(found) == len(_FILES)
+        dataset=dataset.identity(*(each.sha256 for each in found.values()))
+        if len(found) == len(team.dataset.files())
         else None,
         reward=hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest(),
         settings={key: value for key, value in run.items() if key not in ("source", "reward_version")},
@@ -526,7 +530,7 @@ def _cost_gate(
     """Returns the gate and, where there is one, what estimates any run of the team by today's prices."""
     if team is None or content is None:
         return Gate(name="cost", skipped="The settings have to be mended first."), None
-    if len(found) < len(_FILES):
+    if len(found) < len(team.dataset.files()):
         return Gate(name="cost", skipped="Not all rows could be read, and all of them are paid for."), None
     try:
         basis = cost_basis(team, load_platform(root))
@@ -541,16 +545,19 @@ def _cost_gate(
         own = {**basis["reward"], **{key: reward[key] for key in ("memory_mb", "seconds_per_sample")}}
         return run_cost(rows, run, {**basis, "reward": own}, team.gates.signal.prompts, seconds)
 
-    places = (team.folder / team.dataset.train, team.folder / team.dataset.evaluation)
-    made = estimate(rows_of(*places), content.settings, team.reward.document())
-    return Gate(name="cost", verdict=cost_verdict(made, basis), says=_cost_says(made)), estimate
+    rows = rows_of(*(team.folder / place for place in team.dataset.files().values()))
+    made = estimate(rows, content.settings, team.reward.document())
+    says = _cost_says(made, tried(rows, content.settings))
+    return Gate(name="cost", verdict=cost_verdict(made, basis), says=says), estimate
 
 
-def _cost_says(made: Estimate) -> str:
+def _cost_says(made: Estimate, tried: int) -> str:
     tokens = made.parts[0].quantities["tokens"]
     amount = f"{_amount(tokens.low)} to {_amount(tokens.high)} tokens of training"
-    return f"{amount}; {made.money(made.total)}" + (
-        f" without {', '.join(part.name for part in made.unpriced)}" if made.unpriced else ""
+    return (
+        f"{amount}; {made.money(made.total)}"
+        + (f" without {', '.join(part.name for part in made.unpriced)}" if made.unpriced else "")
+        + (f"; {tried:,} training prompts are tried first, and none is taken to be left out" if tried else "")
     )
 
 
@@ -631,8 +638,11 @@ class _Comparison:
         was = before["settings"]["dataset"] if before else _places(self._old.folder)
         now = self._team.dataset.model_dump() if self._team else _places(self._folder)
         found = []
-        for file in _FILES:
-            places = [was.get(file, ""), now.get(file, "")]
+        for file in dataset.FILES:
+            # An optional file that there is not is no place at all.
+            places = [was.get(file) or "", now.get(file) or ""]
+            if not any(places):
+                continue
             remote = [place for place in places if place.startswith("s3://")]
             if remote:
                 if places[0] == places[1]:
@@ -653,7 +663,7 @@ class _Comparison:
 
     def _compare_runs(self, before: Mapping[str, Any]) -> None:
         today = self._content.settings if self._content else {}
-        same = {key: before.get(key) for key in today}
+        same = {key: each for key, each in before.items() if key not in ("source", "reward_version")}
         for change in compare_settings(same, today):
             self._reasons.append(f"{change.key}: {change.before} → {change.after}")
 
@@ -667,7 +677,7 @@ class _Comparison:
             (team.folder, team.dataset.model_dump(), content.settings, team.reward.document()),
         ):
             try:
-                rows = rows_of(folder / places["train"], folder / places["evaluation"])
+                rows = rows_of(*(folder / place for place in map(places.get, dataset.FILES) if place))
                 made.append(self._estimate(rows, run, reward))
             except (OSError, ValueError, KeyError, TypeError):
                 self._notes.append(

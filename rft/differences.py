@@ -21,7 +21,7 @@ from lambdas.gate import Finding
 # Two rewards that rank completions less alike than this do not teach the same.
 LEAST_CORRELATION: Final = 0.8
 
-# Tables of team.toml of which every change is another run.
+# Tables of team.toml of which every change is another run; the filter's table is only in part.
 _RUN_TABLES = ("model", "training", "measurement", "promotion", "reward")
 
 _EXAMPLES = 3
@@ -78,7 +78,7 @@ class FileDifference:
     """What has become of one file of a dataset.
 
     Attributes:
-        file: train or evaluation.
+        file: train, evaluation or regression.
         before: How many rows there were; None where there is no such file to read.
         after: How many there are.
         counts: How many rows have changed, by kind of change.
@@ -165,7 +165,7 @@ class SettingChange:
     @property
     def names_run(self) -> bool:
         """Whether a run is named by it, so that another value makes another run."""
-        return self.key.split(".")[0] in _RUN_TABLES
+        return self.key.split(".")[0] in _RUN_TABLES or self.key == "gates.filter.drop"
 
 
 def sha256(path: Path) -> str:
@@ -178,7 +178,7 @@ def compare_rows(file: str, before: Path | None, after: Path | None) -> FileDiff
     """Compares two files of rows; None where their bytes are the same.
 
     Args:
-        file: What to call it: train or evaluation.
+        file: What to call it: train, evaluation or regression.
         before: The file of then; None where there was none, or where it is in S3.
         after: The file of today, which the dataset gate need not have accepted.
     """

@@ -139,7 +139,11 @@ def read(deployed: Deployed, run: Run) -> Evidence:
         document=loaded.get("run.json", {}),
         gates=below("gates"),
         failure=loaded.get("failure.json"),
-        measured={subject: below(f"measured/{subject}") for subject in ("base", "candidate")},
+        measured={
+            # Regression prompts say nothing of what was trained.
+            subject: [each for each in below(f"measured/{subject}") if each.get("part") != "regression"]
+            for subject in ("base", "candidate")
+        },
         steps=read_steps(tables[-1].decode()) if tables else (),
         batches=[Batch.read(each) for each in loaded.get("rewards.json", {}).get("batches", [])],
     )

@@ -24,7 +24,6 @@ _ARN: Final = re.compile(
     r"arn:aws[a-z-]*:bedrock:(?P<region>[a-z0-9-]+):(?P<account>[0-9]{12})"
     r":(?P<kind>custom-model|custom-model-deployment|model-customization-job)/.+"
 )
-_FILES: Final = ("train", "evaluation")
 _SHA256: Final = re.compile(r"[0-9a-f]{8,64}")
 # Where a manifest names what an ARN of each kind is.
 _NAMED_IN: Final = {
@@ -36,7 +35,10 @@ _NAMED_IN: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """One file of a dataset as the run read it, and where the team had it from."""
+    """One file of a dataset as the run read it, and where the team had it from.
+
+    A file called "filtered" is what was trained on: the training file without what a filter left out.
+    """
 
     name: str
     uri: str
@@ -111,7 +113,8 @@ def of_dataset(sha256: str, environments: Sequence[Deployed]) -> list[Trace]:
 
     def trained_on(manifest: Mapping[str, Any]) -> bool:
         found = manifest["lineage"]["dataset"]
-        hashes = [found.get("sha256"), *((found.get(name) or {}).get("sha256") for name in _FILES)]
+        names = (*dataset.FILES, "filtered")
+        hashes = [found.get("sha256"), *((found.get(name) or {}).get("sha256") for name in names)]
         return any(each and each.startswith(sha256) for each in hashes)
 
     return [_trace(*found, verify=False) for found in _manifests(environments, trained_on)]
@@ -183,8 +186,19 @@ def _trace(deployed: Deployed, manifest: Mapping[str, Any], *, verify: bool) -> 
             sha256=(data.get(name) or {}).get("sha256"),
             source=(data.get("source") or {}).get(name),
         )
-        for name in (_FILES if sha256 else ())
+        for name in (_files(data) if sha256 else ())
     ]
+    filtered = data.get("filtered") or {}
+    if filtered.get("uri"):
+        rows.append(
+            Rows(
+                name="filtered",
+                uri=filtered["uri"],
+                rows=filtered["kept"],
+                sha256=filtered["sha256"],
+                source=rows[0].uri,
+            )
+        )
     return Trace(
         stack=manifest["environment"],
         run=manifest["run"],
@@ -199,7 +213,7 @@ def _trace(deployed: Deployed, manifest: Mapping[str, Any], *, verify: bool) -> 
         settings=lineage["settings"],
         dataset_sha256=sha256,
         rows=rows,
-        verified=_fits(deployed, folder, sha256) if verify and sha256 else None,
+        verified=_fits(deployed, folder, data) if verify and sha256 else None,
         revision=stack.get("revision"),
         template_sha256=stack.get("template_sha256"),
         approver=manifest["approver"],
@@ -208,19 +222,29 @@ def _trace(deployed: Deployed, manifest: Mapping[str, Any], *, verify: bool) -> 
     )
 
 
-def _fits(deployed: Deployed, folder: str, sha256: str) -> bool:
-    """Says whether the rows that are kept are the ones that the dataset is named after."""
+def _files(data: Mapping[str, Any]) -> list[str]:
+    """Returns the names of a dataset's files; regression prompts are optional."""
+    return [name for name in dataset.FILES if name != "regression" or name in data]
+
+
+def _fits(deployed: Deployed, folder: str, data: Mapping[str, Any]) -> bool:
+    """Says whether the rows that are kept still have the hashes that the manifest names them by."""
     s3, bucket = deployed.cloud.client("s3"), deployed.outputs["DatasetBucket"]
+    places = [(bucket, f"{folder}/{name}.jsonl") for name in _files(data)]
+    filtered = data.get("filtered") or {}
+    if filtered.get("uri"):
+        kept, _, key = filtered["uri"].removeprefix("s3://").partition("/")
+        places.append((kept, key))
     try:
         hashes = [
-            _hash(s3.get_object(Bucket=bucket, Key=f"{folder}/{name}.jsonl")["Body"].iter_chunks(_CHUNK))
-            for name in _FILES
+            _hash(s3.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(_CHUNK)) for bucket, key in places
         ]
     except ClientError as error:
         if error.response["Error"]["Code"] != "NoSuchKey":
             raise
         return False
-    return dataset.identity(*hashes) == sha256
+    trained = [hashes.pop()] if filtered.get("uri") else []
+    return dataset.identity(*hashes) == data["sha256"] and trained in ([], [filtered.get("sha256")])
 
 
 def _hash(chunks: Iterable[bytes]) -> str:

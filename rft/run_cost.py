@@ -7,7 +7,7 @@ upper end that does not fit warns.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -29,18 +29,18 @@ class Rows:
 
     Attributes:
         train: How many there are to train on.
-        evaluation: How many there are to measure on.
+        held_out: How many there are to measure on, in each file of them.
         prompt_tokens: Of a prompt, on average; an estimate.
         reference_tokens: Of a reference answer, likewise.
     """
 
     train: int
-    evaluation: int
+    held_out: Sequence[int]
     prompt_tokens: float
     reference_tokens: float
 
 
-def rows_of(train: Path, evaluation: Path) -> Rows:
+def rows_of(train: Path, *held_out: Path) -> Rows:
     """Reads how many rows there are, and how long they are.
 
     Raises:
@@ -48,15 +48,17 @@ def rows_of(train: Path, evaluation: Path) -> Rows:
     """
     with train.open("rb") as lines:
         picked, _, count = rehearsal.sample(lines, _ROWS)
-    with evaluation.open("rb") as lines:
-        measured = sum(1 for line in lines if line.strip())
+    measured = []
+    for file in held_out:
+        with file.open("rb") as lines:
+            measured.append(sum(1 for line in lines if line.strip()))
     if not picked:
         raise ValueError(f"{train.name} holds no rows")
     prompts = [sum(len(text_of(each["content"]).encode()) for each in row["messages"]) for row in picked]
     references = [len(text_of(row["reference_answer"]).encode()) for row in picked]
     return Rows(
         train=count,
-        evaluation=measured,
+        held_out=measured,
         prompt_tokens=fmean(prompts) / _BYTES_PER_TOKEN,
         reference_tokens=max(fmean(references) / _BYTES_PER_TOKEN, 1.0),
     )
@@ -76,11 +78,14 @@ def run_cost(
     """
     training, measurement = run["training"], run["measurement"]
     compared, sampled = measurement["samples_per_prompt"], training["trainingSamplePerPrompt"]
-    prompts = min(measurement["prompts"], rows.evaluation)
+    measured = [min(measurement["prompts"], count) for count in rows.held_out]
+    prompts = sum(measured)
     work = planned(
         rows=rows.train,
-        base=prompts * compared + min(signal, prompts) * max(sampled - compared, 0),
+        # The signal gate looks at the evaluation file, which is the first one.
+        base=prompts * compared + min(signal, *measured[:1]) * max(sampled - compared, 0),
         prompts=prompts,
+        tried=tried(rows, run),
         training=training,
         measurement=measurement,
     )
@@ -99,6 +104,11 @@ def run_cost(
         judges=reward["judges"],
         prices=Prices(**basis["prices"]),
     )
+
+
+def tried(rows: Rows, run: Mapping[str, Any]) -> int:
+    """Returns how many training prompts the base model is tried on before any may be left out."""
+    return min(run["filter"]["prompts"], rows.train) if "filter" in run else 0
 
 
 def cost_verdict(made: Estimate, basis: Mapping[str, Any]) -> Verdict:

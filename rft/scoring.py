@@ -162,13 +162,13 @@ class Scores:
 
 
 def dataset_rows(root: Path, team: Team, other: Path | None = None) -> list[Row]:
-    """Reads a team's rows, training first; or those of another file in their place.
+    """Reads a team's rows, file by file and training first; or those of another file in their place.
 
     Raises:
         ScoringError: The rows are in S3, or a file cannot be read.
         DatasetError: A file is no dataset.
     """
-    places = [team.dataset.train, team.dataset.evaluation]
+    places = [*team.dataset.files().values()]
     near = [team.folder / place for place in places if not place.startswith("s3://")]
     if other is None and not near:
         raise ScoringError(

@@ -5,10 +5,12 @@ Event: {"run", "promotion": {"minimum_gain", "confidence", "guards", "tolerated_
 Returns: {"promote", "base_mean", "candidate_mean", "gain", "lower", "upper", "confidence", "minimum_gain",
     "tolerated_drop", "prompts", "resamples", "method", "parts": [{"name", "prompts", "base", "candidate",
     "change", "lower", "upper"}], "guards": [{"name", "against": "base" | "champion", "prompts", "before",
-    "candidate", "change", "lower", "upper", "held"}], "champion": {"deployment_arn", "model_arn", "mean",
-    "gain", "lower", "upper", "held"} | null, "approval_seconds", "sentence"}. A part is a component or a
-    metric of the reward. `approval_seconds`: how long a person has to approve what `promote` says, 0 where
-    nobody is asked.
+    "candidate", "change", "lower", "upper", "held"}], "regression": [{"against": "base" | "champion",
+    "prompts", "before", "candidate", "change", "lower", "upper", "held"}], "champion": {"deployment_arn",
+    "model_arn", "mean", "gain", "lower", "upper", "held"} | null, "approval_seconds", "sentence"}. A part is
+    a component or a metric of the reward. `regression` is the score on the regression prompts, which count
+    in nothing else; it is empty where a run has none. `approval_seconds`: how long a person has to approve
+    what `promote` says, 0 where nobody is asked.
 Writes: the same as runs/<run>/decision.json.
 Errors: `RunError` when the measurements do not cover the same prompts.
 Environment: STACK, ARTIFACTS, APPROVAL_SECONDS.
@@ -39,6 +41,8 @@ RESAMPLES_OF_PARTS: Final = 2_000
 MINIMUM_PROMPTS: Final = 10
 _READERS = 10
 
+_REGRESSION: Final = "the score on the regression prompts"
+
 # A number of each prompt, by the prompt's index.
 Scores = Mapping[int, float]
 
@@ -67,12 +71,18 @@ class Bar:
 def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
     """Compares the measurements of a run and writes the decision (see the module)."""
     run, compared = event["run"], event["compared"]
+    found = {
+        subject: _measured(run, subject)
+        for subject in ("base", "candidate", *(("champion",) if compared else ()))
+    }
+    held_out = {subject: parts["evaluation"] for subject, parts in found.items()}
     decision = decide(
-        _measured(run, "base"),
-        _measured(run, "candidate"),
-        _measured(run, "champion") if compared else None,
+        held_out["base"],
+        held_out["candidate"],
+        held_out.get("champion"),
         bar=Bar(**event["promotion"]),
         seed=run,
+        regression={subject: parts["regression"] for subject, parts in found.items()},
     )
     if compared:
         decision["champion"] = {**compared, **decision["champion"]}
@@ -84,14 +94,21 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
 
 
 def decide(
-    base: Measured, candidate: Measured, champion: Measured | None = None, *, bar: Bar, seed: str
+    base: Measured,
+    candidate: Measured,
+    champion: Measured | None = None,
+    *,
+    bar: Bar,
+    seed: str,
+    regression: Mapping[str, Measured] | None = None,
 ) -> dict[str, Any]:
     """Compares what the models scored on the same prompts; the same arguments decide the same.
 
     The candidate has to be better than its base by more than the bar. Against the champion, and in every
-    guard against either, it must not be worse by more than the tolerated drop. Each of these has to hold at
-    the lower end of its own interval, so that a candidate which fails any one of them passes all of them no
-    more often than it passes that one: asking for more needs no wider intervals.
+    guard and on the regression prompts against either, it must not be worse by more than the tolerated drop.
+    `regression` is what each model scored on those, by its name. Each of these has to hold at the lower end
+    of its own interval, so that a candidate which fails any one of them passes all of them no more often than
+    it passes that one: asking for more needs no wider intervals.
 
     Raises:
         RunError: The models were not measured on the same prompts, or on no prompts at all.
@@ -123,8 +140,11 @@ def decide(
         for name in dict.fromkeys([*base.parts, *candidate.parts])
         if (found := _change(name, base, candidate, "base", bar, seed))
     ]
+    kept = _regressions(regression or {}, against, bar, seed)
     decision = {
-        "promote": better and (rival is None or rival["held"]) and all(guard["held"] for guard in guards),
+        "promote": better
+        and (rival is None or rival["held"])
+        and all(each["held"] for each in (*guards, *kept)),
         "base_mean": fmean(base.scores.values()),
         "candidate_mean": fmean(candidate.scores.values()),
         "gain": fmean(gains),
@@ -138,6 +158,7 @@ def decide(
         "method": "paired bootstrap over prompts, percentile interval",
         "parts": parts,
         "guards": guards,
+        "regression": kept,
         "champion": rival,
     }
     return {**decision, "sentence": _sentence(decision, enough=enough, better=better)}
@@ -195,6 +216,34 @@ def _guard(
     return {"name": name, "against": against, **found, "held": held}
 
 
+def _regressions(
+    regression: Mapping[str, Measured], against: Mapping[str, Measured], bar: Bar, seed: str
+) -> list[dict[str, Any]]:
+    """Returns whether the score on the regression prompts held against each of the other models."""
+    if not any(each.scores for each in regression.values()):
+        return []
+    candidate = regression["candidate"]
+    found = []
+    for name in against:
+        other = regression[name]
+        _check_prompts(name, other, candidate)
+        gains = _gains(other.scores, candidate.scores)
+        lower, upper = interval(gains, bar.confidence, f"{seed} regression")
+        found.append(
+            {
+                "against": name,
+                "prompts": len(gains),
+                "before": fmean(other.scores.values()),
+                "candidate": fmean(candidate.scores.values()),
+                "change": fmean(gains),
+                "lower": lower,
+                "upper": upper,
+                "held": len(gains) >= MINIMUM_PROMPTS and lower >= -bar.tolerated_drop,
+            }
+        )
+    return found
+
+
 def interval(
     gains: Sequence[float], confidence: float, seed: str, resamples: int | None = None
 ) -> tuple[float, float]:
@@ -237,26 +286,32 @@ def _sentence(decision: Mapping[str, Any], *, enough: bool, better: bool) -> str
     )
     tolerated = f"the lower end may not be below {-decision['tolerated_drop'] or 0.0:+.3f}"
     faults = [f"{versus}, and {tolerated}"] if rival and not rival["held"] else []
-    faults += [_broken(guard, tolerated) for guard in decision["guards"] if not guard["held"]]
+    faults += [
+        _broken(f"the guard {guard['name']}", guard, tolerated)
+        for guard in decision["guards"]
+        if not guard["held"]
+    ]
+    kept = decision["regression"]
+    faults += [_broken(_REGRESSION, each, tolerated) for each in kept if not each["held"]]
     if faults:
         told = "; ".join(dict.fromkeys(faults))
         return f"Not promoted: {found}, which is above the bar of {bar:+.3f}; but {told}."
     held = f"; {versus}" if rival else ""
     held += f"; every guard held: {', '.join(_names(decision['guards']))}" if decision["guards"] else ""
+    held += f"; {_REGRESSION} held on all {kept[0]['prompts']}" if kept else ""
     return f"Promoted: {found}; even the lower end is above the bar of {bar:+.3f}{held}."
 
 
-def _broken(guard: Mapping[str, Any], tolerated: str) -> str:
-    """Returns why a guard did not hold."""
-    name, against = guard["name"], guard["against"]
-    if not guard["prompts"]:
-        return f"the guard {name} was not measured"
+def _broken(what: str, test: Mapping[str, Any], tolerated: str) -> str:
+    """Returns why a guard, or the score on the regression prompts, did not hold."""
+    if not test["prompts"]:
+        return f"{what} was not measured"
     found = (
-        f"the guard {name} goes from {guard['before']:.3f} of the {against} to {guard['candidate']:.3f}, a"
-        f" change of {guard['change']:+.3f} ({guard['lower']:+.3f} to {guard['upper']:+.3f})"
+        f"{what} goes from {test['before']:.3f} of the {test['against']} to {test['candidate']:.3f}, a"
+        f" change of {test['change']:+.3f} ({test['lower']:+.3f} to {test['upper']:+.3f})"
     )
-    if guard["prompts"] < MINIMUM_PROMPTS:
-        return f"{found} on {guard['prompts']} prompts, and fewer than {MINIMUM_PROMPTS} prove nothing"
+    if test["prompts"] < MINIMUM_PROMPTS:
+        return f"{found} on {test['prompts']} prompts, and fewer than {MINIMUM_PROMPTS} prove nothing"
     return f"{found}, and {tolerated}"
 
 
@@ -264,13 +319,17 @@ def _names(guards: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(guard["name"] for guard in guards))
 
 
-def _measured(run: str, subject: str) -> Measured:
-    """Returns what was measured of a subject."""
+def _measured(run: str, subject: str) -> dict[str, Measured]:
+    """Returns what was measured of a subject, by the file that the prompts are from."""
     paths = runs.paths(run, f"measured/{subject}")
     # The client is made here: making it in several threads at once is not safe, using it is.
     runs.client("s3")
     with ThreadPoolExecutor(_READERS) as readers:
-        return collect(list(readers.map(lambda path: runs.read(run, path), paths)))
+        found = list(readers.map(lambda path: runs.read(run, path), paths))
+    return {
+        part: collect([each for each in found if each.get("part", "evaluation") == part])
+        for part in ("evaluation", "regression")
+    }
 
 
 def collect(found: Sequence[Mapping[str, Any]]) -> Measured:

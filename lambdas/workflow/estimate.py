@@ -7,7 +7,8 @@ that cost less, and knows nothing of what else the account does. AWS's own bill 
 of [budget] watch it.
 
 Event: {"run", "base_model", "training": {camelCase}, "measurement": {"samples_per_prompt", ...},
-    "gates": {"cost": {"growth"}, ...}, "train_rows", "prompts": how many are measured}.
+    "gates": {"cost": {"growth"}, ...}, "train_rows", "prompts": how many are measured, "tried"?: how many
+    training prompts the base model is tried on before it trains}.
 Returns: {"verdict", "sentence"} of the gate.
 Writes: runs/<run>/gates/cost.json (see lambdas/gate.py); and, unless the run is stopped,
     ledger/<year>-<month>/<run>.json = {"run", "time", "low", "high", "currency"}, in UTC.
@@ -46,6 +47,7 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, str]:
             rows=event["train_rows"],
             base=sum(len(_completions(each)) for each in measured),
             prompts=event["prompts"],
+            tried=event.get("tried", 0),
             training=training,
             measurement=event["measurement"],
         ),

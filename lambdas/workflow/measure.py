@@ -1,11 +1,12 @@
-"""Samples a model on one held-out prompt and has the deployed reward function score every completion.
+"""Samples a model on one prompt and has the deployed reward function score every completion.
 
-Event: {"run", "subject": "base" | "candidate", "model_id", "reward_version",
+Event: {"run", "subject": "base" | "candidate" | "champion" | "training", "model_id", "reward_version",
     "measurement": {"samples_per_prompt", "temperature", ...}, "samples": completions in all, "max_tokens",
     "reasoning_effort": "low" | "medium" | "high" | null,
-    "item": {"index", "id", "messages", "reference_answer", "metadata"}}.
+    "item": {"index", "id", "part"?, "messages", "reference_answer", "metadata"}}. "training" is the base
+    model on training prompts, for `filter_prompts`; "part" says which file a held-out prompt is from.
 Returns: {"index"}.
-Writes: runs/<run>/measured/<subject>/<index in five digits>.json = {"index", "id", "messages",
+Writes: runs/<run>/measured/<subject>/<index in five digits>.json = {"index", "id", "part"?, "messages",
     "reference_answer", "completions": [{"text", "score", "components", "metrics", "output_tokens",
     "stop_reason"}], "mean", "more": [the same], "input_tokens", "reward_seconds"}. `completions` are as many
     as `measurement` says, and `mean` is theirs: that is what models are compared by. `more` are those beyond
@@ -89,8 +90,7 @@ def _measure(event: Mapping[str, Any]) -> dict[str, Any]:
     for completion, reward in zip(completions, rewards, strict=True):
         completion.update(reward)
     return {
-        "index": item["index"],
-        "id": item["id"],
+        **{key: item[key] for key in ("index", "id", "part") if key in item},
         "messages": item["messages"],
         "reference_answer": item["reference_answer"],
         "completions": completions[:compared],

@@ -165,8 +165,8 @@ def _model(manifest: Mapping[str, Any]) -> Section:
 
 
 def _data(dataset: Mapping[str, Any]) -> Section:
-    parts = {name: dataset.get(name) or {} for name in ("train", "evaluation")}
-    source = dataset.get("source") or {}
+    parts = {name: dataset.get(name) or {} for name in ("train", "evaluation", "regression")}
+    source, filtered = dataset.get("source") or {}, dataset.get("filtered") or {}
     return Section(
         title="Data",
         text="The rows are kept as they were trained on, under the hash of their content.",
@@ -174,12 +174,21 @@ def _data(dataset: Mapping[str, Any]) -> Section:
             ("Dataset (SHA-256)", dataset.get("sha256")),
             *((f"Source of {name}", source.get(name)) for name in parts),
             ("Training rows", _count(parts["train"].get("rows"))),
+            ("Training rows left out, on which the base model earns all the same", _left_out(filtered)),
+            ("Rows trained on", _count(filtered.get("kept"))),
+            ("Rows trained on (SHA-256)", filtered.get("sha256")),
             ("Held-out rows", _count(parts["evaluation"].get("rows"))),
             ("Held-out prompts measured", _count(dataset.get("measured"))),
             ("Held-out prompts that were in training, not measured", _count(dataset.get("leaked"))),
+            ("Regression rows", _count(parts["regression"].get("rows"))),
+            ("Regression prompts measured", _count(dataset.get("measured_regression") or None)),
             ("Repeated training prompts", _count(parts["train"].get("duplicate_prompts"))),
         ),
     )
+
+
+def _left_out(filtered: Mapping[str, Any]) -> str | None:
+    return f"{filtered['left_out']:,} of {filtered['tried']:,} that were tried" if filtered else None
 
 
 def _reward(manifest: Mapping[str, Any]) -> Section:
@@ -240,16 +249,21 @@ def _results(manifest: Mapping[str, Any]) -> Section:
 
 def _guards(decision: Mapping[str, Any]) -> Iterator[Section]:
     guards, rival = decision.get("guards") or (), decision.get("champion")
+    kept = decision.get("regression") or ()
+    tests = [
+        *((each["name"], each) for each in guards),
+        *((f"mean reward on {each['prompts']:,} regression prompts", each) for each in kept),
+    ]
     rows = [
         [
-            each["name"],
+            name,
             each["against"],
             _score(each["before"]),
             _score(each["candidate"]),
             "not measured" if each["change"] is None else f"{_change(each['change'])} ({_interval(each)})",
             "held" if each["held"] else "broken",
         ]
-        for each in guards
+        for name, each in tests
     ]
     if rival:
         held = "held" if rival["held"] else "broken"

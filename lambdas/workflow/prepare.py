@@ -1,28 +1,32 @@
 """Checks the datasets of a run and puts them where the run and the customization job read them.
 
 Event: the run document (see `start`); "gates"."dataset" holds the `Rules` of `lambdas.dataset`.
-Returns: {"train": uri, "evaluation": uri, "dataset": {"sha256", "train_rows", "evaluation_rows"},
-    "prompts": {"bucket", "key", "count"}}.
-Writes: DATASETS/datasets/<sha256>/{train,evaluation}.jsonl; runs/<run>/{run,dataset}.json, prompts.jsonl and
-    gates/dataset.json, the verdict of the dataset gate (see `lambdas.gate`), also where it stops the run.
-    A line of prompts.jsonl is one item to measure:
-    {"index", "id", "messages", "reference_answer", "metadata"}.
+Returns: {"train": uri, "evaluation": uri, "regression"?: uri, "dataset": {"sha256", "train_rows",
+    "evaluation_rows"}, "prompts": {"bucket", "key", "count"}, "training_prompts": the same}.
+Writes: DATASETS/datasets/<sha256>/{train,evaluation,regression}.jsonl; runs/<run>/{run,dataset}.json,
+    prompts.jsonl and gates/dataset.json, the verdict of the dataset gate (see `lambdas.gate`), also where it
+    stops the run. A line of prompts.jsonl is one item to measure:
+    {"index", "part": "evaluation" | "regression", "id", "messages", "reference_answer", "metadata"}.
+    Where prompts may be left out of training, a line of training-prompts.jsonl is one to try for that:
+    {"index", "line": of the training file, "id", "messages", "reference_answer", "metadata"}.
     dataset.json: {"sha256", "source", "train": profile, "evaluation": profile, "leaked", "nearly_leaked",
-    "measured", "findings"}; `leaked` counts the evaluation prompts that are in the training file as well,
-    which are never measured, `nearly_leaked` those that are almost; `findings` are those of the gate.
-Errors: `DatasetError` with all that is wrong with both files, line by line, also when a file cannot be read
+    "regression"?: profile with "leaked" and "nearly_leaked" of its own, "measured", "measured_regression",
+    "findings"}; `leaked` counts the held-out prompts that are in the training file as well, which are never
+    measured, `nearly_leaked` those that are almost; `findings` are those of the gate.
+Errors: `DatasetError` with all that is wrong with all files, line by line, also when a file cannot be read
     or has changed since the run was started. botocore's own errors by their own names.
 Environment: STACK, DATASETS, ARTIFACTS.
 IAM:
-    - s3:GetObject on the two source objects of SETTINGS, on DATASETS/incoming/* and DATASETS/datasets/*;
+    - s3:GetObject on the source objects of SETTINGS, on DATASETS/incoming/* and DATASETS/datasets/*;
     - s3:ListBucket on DATASETS (so that a missing object reads as missing, not as forbidden);
     - s3:PutObject on DATASETS/datasets/*;
-    - s3:PutObject on ARTIFACTS/runs/*/{run,dataset}.json, prompts.jsonl and gates/dataset.json;
+    - s3:PutObject on ARTIFACTS/runs/*/{run,dataset}.json, prompts.jsonl, training-prompts.jsonl and
+      gates/dataset.json;
     - kms:Decrypt, kms:GenerateDataKey on the key of DATASETS and ARTIFACTS.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,33 +85,40 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
 def _prepare(event: Mapping[str, Any]) -> dict[str, Any]:
     run, source = event["run"], event["source"]
     rules = Rules(**event.get("gates", {}).get("dataset", {}))
-    train, evaluation = _check(source, event["training"].get("maxPromptLength"), rules)
-    content = dataset.identity(train.facts.sha256, evaluation.facts.sha256)
+    files = _check(source, event["training"].get("maxPromptLength"), rules)
+    content = dataset.identity(*(each.facts.sha256 for each in files.values()))
     if source.get("sha256", content) != content:
-        raise DatasetError(
-            f"{train.uri} or {evaluation.uri} has changed since the run was started: start another run"
+        changed = " or ".join(each.uri for each in files.values())
+        raise DatasetError(f"{changed} has changed since the run was started: start another run")
+    target = {file: _copy(each, f"datasets/{content}/{file}.jsonl") for file, each in files.items()}
+    train, regression = files["train"], files.get("regression")
+    items: list[dict[str, Any]] = []
+    counts: dict[str, int] = {}
+    for part in (file for file in files if file != "train"):
+        picked = dataset.held_out(
+            _get(target[part])["Body"],
+            event["measurement"]["prompts"],
+            training=train.facts.prompts.keys(),
         )
-    target = {
-        "train": _copy(train, f"datasets/{content}/train.jsonl"),
-        "evaluation": _copy(evaluation, f"datasets/{content}/evaluation.jsonl"),
-    }
-    items = dataset.held_out(
-        _get(target["evaluation"])["Body"],
-        event["measurement"]["prompts"],
-        training=train.facts.prompts.keys(),
-    )
-    dataset.require_held_out(len(items), train=train.uri, evaluation=evaluation.uri)
-    verdict = dataset.judge(train.facts, evaluation.facts, rules).document()
+        dataset.require_held_out(len(picked), train=train.uri, evaluation=files[part].uri)
+        counts[part] = len(picked)
+        # One after the other, so that an index stands for one prompt of either file.
+        items += [{**item, "index": len(items) + item["index"], "part": part} for item in picked]
+    verdict = dataset.judge(
+        train.facts, files["evaluation"].facts, rules, regression=regression.facts if regression else None
+    ).document()
     runs.write(run, "gates/dataset.json", verdict)
-    runs.write(run, "prompts.jsonl", b"".join(msgspec.json.encode(item) + b"\n" for item in items))
+    count = event.get("filter", {}).get("prompts", 0)
+    tried = dataset.to_try(_get(target["train"])["Body"], count) if count else []
     runs.write(
         run,
         "dataset.json",
         {
             "sha256": content,
-            "source": {"train": train.uri, "evaluation": evaluation.uri},
+            "source": {file: each.uri for file, each in files.items()},
             **verdict["facts"],
-            "measured": len(items),
+            "measured": counts["evaluation"],
+            "measured_regression": counts.get("regression", 0),
             "findings": verdict["findings"],
         },
     )
@@ -116,36 +127,37 @@ def _prepare(event: Mapping[str, Any]) -> dict[str, Any]:
         "dataset": {
             "sha256": content,
             "train_rows": train.facts.rows,
-            "evaluation_rows": evaluation.facts.rows,
+            "evaluation_rows": files["evaluation"].facts.rows,
         },
-        "prompts": {
-            "bucket": os.environ["ARTIFACTS"],
-            "key": runs.key(run, "prompts.jsonl"),
-            "count": len(items),
-        },
+        "prompts": _write_items(run, "prompts.jsonl", items),
+        "training_prompts": _write_items(run, "training-prompts.jsonl", tried),
     }
 
 
-def _check(source: Mapping[str, str], max_prompt_length: int | None, rules: Rules) -> tuple[_Source, _Source]:
-    """Returns both files.
+def _write_items(run: str, path: str, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Writes the items of a Map state, if there are any; returns where they are."""
+    if items:
+        runs.write(run, path, b"".join(msgspec.json.encode(item) + b"\n" for item in items))
+    return {"bucket": os.environ["ARTIFACTS"], "key": runs.key(run, path), "count": len(items)}
+
+
+def _check(source: Mapping[str, str], max_prompt_length: int | None, rules: Rules) -> dict[str, _Source]:
+    """Returns the files by their names.
 
     Raises:
-        DatasetError: With what is wrong with both of them.
+        DatasetError: With what is wrong with all of them.
     """
-    within, across = dataset.near_duplicates(rules)
-    limits: dict[str, dict[str, Any]] = {
-        "train": {"near": within},
-        "evaluation": {
-            "rows": dataset.EVALUATION_ROWS,
-            "row_bytes": dataset.EVALUATION_ROW_BYTES,
-            "near": across,
-        },
-    }
-    found: list[_Source] = []
+    names = [file for file in dataset.FILES if file in source]
+    found: dict[str, _Source] = {}
     problems: list[str] = []
     findings: list[Finding] = []
-    for file, limit in limits.items():
+    for file, near in zip(names, dataset.near_duplicates(rules, len(names) - 1), strict=True):
         uri = source[file]
+        limit: dict[str, Any] = (
+            {}
+            if file == "train"
+            else {"rows": dataset.EVALUATION_ROWS, "row_bytes": dataset.EVALUATION_ROW_BYTES}
+        )
         try:
             answer = _get(uri)
             facts = dataset.check(
@@ -153,15 +165,16 @@ def _check(source: Mapping[str, str], max_prompt_length: int | None, rules: Rule
                 uri,
                 max_prompt_length=max_prompt_length,
                 look_for_personal_data=rules.personal_data,
+                near=near,
                 **limit,
             )
-            found.append(_Source(uri, answer["ETag"], facts))
+            found[file] = _Source(uri, answer["ETag"], facts)
         except DatasetError as error:
             problems.append(str(error))
             findings.extend(error.findings)
     if problems:
         raise DatasetError("\n".join(problems), findings)
-    return found[0], found[1]
+    return found
 
 
 def _get(uri: str) -> "GetObjectOutputTypeDef":

@@ -51,7 +51,8 @@ empty lists mean that the run did not get that far.
     examples        [{kind, index, id, base, candidate, difference}]; base and candidate:
                     {mean, scores, shown, score, components}: completion number `shown` stands for the others
     lineage         {run, deployment, dataset, models, settings, job}: names, versions, hashes and ARNs;
-                    deployment as `provenance` has it
+                    deployment as `provenance` has it; dataset.filtered: {drop, tried, flat, rows, left_out,
+                    kept, sha256, uri} of what was trained on, where a filter may leave prompts out
     inputs          {key: sha256} of every object the report was made from; inputs_sha256: of that list
 """
 
@@ -91,7 +92,7 @@ _INPUTS: Final = re.compile(
 
 
 # In workflow order; a gate that is not among them comes last.
-_GATES: Final = ("dataset", "rehearsal", "signal", "lock", "cost", "tripwires")
+_GATES: Final = ("dataset", "rehearsal", "signal", "lock", "cost", "filter", "tripwires")
 
 _STEP: Final = frozenset({"step_number", "epoch_number"})
 # The service does not document the names of its metrics: these words are in all that were seen so far.
@@ -115,7 +116,7 @@ class Facts:
     """What is known of a run; whatever it did not get to is None or empty.
 
     `steps` are the rows of the training metrics file, `measured` the measured files of "base" and of
-    "candidate", `inputs` the sha256 of every object read, by its key.
+    "candidate" on the evaluation file, `inputs` the sha256 of every object read, by its key.
     """
 
     environment: str
@@ -176,7 +177,8 @@ def _facts(event: Mapping[str, Any]) -> Facts:
     loaded: dict[str, Any] = {path: json.loads(body) for path, body in read.items() if path.endswith(".json")}
     measured: dict[str, list[Mapping[str, Any]]] = {subject: [] for subject in SUBJECTS}
     for path, content in loaded.items():
-        if path.startswith("measured/"):
+        # What regression prompts say stands in the decision; they count in nothing else.
+        if path.startswith("measured/") and content.get("part") != "regression":
             measured[path.split("/")[1]].append(content)
     metrics = [body for path, body in read.items() if path.endswith(".csv")]
     document = event.get("document") or loaded.get("run.json") or {}
@@ -510,7 +512,7 @@ def _lineage(facts: Facts) -> dict[str, dict[str, Any]]:
             "source": document.get("source"),
         },
         "deployment": dict(facts.deployment),
-        "dataset": dict(facts.dataset or {}),
+        "dataset": {**(facts.dataset or {}), **_filtered(facts)},
         "models": {
             "base_model": document.get("base_model"),
             "base_model_arn": job.get("baseModelArn"),
@@ -524,6 +526,12 @@ def _lineage(facts: Facts) -> dict[str, dict[str, Any]]:
         "settings": {name: document.get(name) for name in ("training", "measurement", "promotion")},
         "job": dict(job),
     }
+
+
+def _filtered(facts: Facts) -> dict[str, Any]:
+    """Returns what the filter made of the training file; the lines it left out are in its own verdict."""
+    found = next((gate["facts"] for gate in facts.gates if gate["gate"] == "filter"), None)
+    return {"filtered": {key: found[key] for key in found if key != "lines"}} if found else {}
 
 
 def _finite(value: object) -> float | None:

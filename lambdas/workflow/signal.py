@@ -30,7 +30,7 @@ from lambdas.workflow.runs import RunError
 # With fewer completions nobody can tell a share of 5 % from none (rule of three: 3 / 60): no run is stopped.
 ENOUGH_COMPLETIONS: Final = 60
 # Rewards that are this close are the same: what is left is the rounding of a sum.
-_SAME: Final = 1e-9
+SAME: Final = 1e-9
 _MANY_CUT: Final = 0.1
 _EXAMPLES: Final = 3
 
@@ -60,14 +60,20 @@ class _Group:
     @property
     def flat(self) -> bool:
         """Says whether there is nothing to compare."""
-        return max(self.scores) - min(self.scores) < _SAME
+        return flat(self.scores)
+
+
+def flat(scores: Sequence[float]) -> bool:
+    """Says whether completions of a prompt that earn this show training nothing: all earn the same."""
+    return max(scores) - min(scores) < SAME
 
 
 def handler(event: Mapping[str, Any], _context: object) -> dict[str, str]:
     """Judges the base model's measurement and writes the verdict (see the module)."""
     run, training = event["run"], event["training"]
     verdict = judge(
-        runs.read_all(run, "measured/base"),
+        # From regression prompts nothing is to be learned.
+        [each for each in runs.read_all(run, "measured/base") if each.get("part") != "regression"],
         settings=SignalSettings(**event["gates"]["signal"]),
         samples=training["trainingSamplePerPrompt"],
         max_tokens=training["inferenceMaxTokens"],
@@ -125,7 +131,7 @@ def _facts(groups: Sequence[_Group], settings: SignalSettings) -> dict[str, Any]
     tokens = sorted(count for group in groups for count in group.tokens)
     size = len(groups[0].scores)
     passes = [
-        sum((score - low) / (high - low) >= settings.passing - _SAME for score in group.scores)
+        sum((score - low) / (high - low) >= settings.passing - SAME for score in group.scores)
         for group in groups
     ]
     return {
@@ -133,7 +139,7 @@ def _facts(groups: Sequence[_Group], settings: SignalSettings) -> dict[str, Any]
         "completions": len(scores),
         "mean": fmean(score for group in groups for score in group.scores),
         "level": fmean(scores),
-        "earning_share": fmean(score > _SAME for score in scores),
+        "earning_share": fmean(score > SAME for score in scores),
         "pass_rate": sum(passes) / len(scores),
         "fail_rate": (len(scores) - sum(passes)) / len(scores),
         "flat_share": fmean(group.flat for group in groups),

@@ -4,9 +4,10 @@ Event: one of
     - a CloudFormation custom resource request (training "on-deploy"): Create and Update start a run, Delete
       does nothing;
     - EventBridge "Object Created" of `incoming/<any>/train.jsonl` in DATASETS (training "on-upload"); the
-      `evaluation.jsonl` beside it is used when it is there by then (upload it first), else that of SETTINGS;
-    - {"training"?: {camelCase overrides}, "source"?: {"train"?: uri, "evaluation"?: uri}, "attempt"?: n,
-      "dry_run"?: true}.
+      `evaluation.jsonl` and `regression.jsonl` beside it are used when they are there by then (upload them
+      first), else those of SETTINGS;
+    - {"training"?: {camelCase overrides}, "source"?: {"train"?: uri, "evaluation"?: uri, "regression"?: uri},
+      "attempt"?: n, "dry_run"?: true}.
 Returns: {"run", "execution", "started"}; `started` is false where the same content has its run already, and
     after a dry run, which does everything but start.
 Errors: `RunError` for a request that makes no sense. A deploy never fails for its content, which the run
@@ -15,12 +16,13 @@ Before anything else it writes the record of the champion again, where a deploy 
 Environment: STACK, DATASETS, ARTIFACTS, CHAMPION, STATE_MACHINE, SETTINGS (the run document without "run"
     and "trigger", and with an optional "limits": {camelCase training key: upper bound}, which overrides
     must respect). Its "gates" go with the run, but do not name it: what a gate lets pass changes no model,
-    and the same content must not be trained on twice for it.
+    and the same content must not be trained on twice for it. What may be left out of the rows does change
+    it: "filter" of SETTINGS, where there is one, is a part of the name.
 Input of the execution, the run document: SETTINGS with overrides, and "run", "trigger", "attempt",
     "requested" (time, UTC) and, unless a file could not be read yet, "source"."sha256".
 IAM:
     - states:StartExecution on the state machine;
-    - s3:GetObject on DATASETS/incoming/* and on the two source objects of SETTINGS (it hashes them);
+    - s3:GetObject on DATASETS/incoming/* and on the source objects of SETTINGS (it hashes them);
     - s3:ListBucket on DATASETS (so that a missing object reads as missing, not as forbidden);
     - ssm:GetParameter, ssm:PutParameter on CHAMPION;
     - s3:ListBucket on ARTIFACTS, s3:GetObject on ARTIFACTS/history/*;
@@ -117,14 +119,15 @@ def _uploaded(detail: Mapping[str, Any]) -> dict[str, Any]:
 
     bucket, key = detail["bucket"]["name"], detail["object"]["key"]
     source = {"train": f"s3://{bucket}/{key}"}
-    beside = f"{key.rpartition('/')[0]}/evaluation.jsonl"
     s3: S3Client = client("s3")
-    try:
-        s3.head_object(Bucket=bucket, Key=beside)
-        source["evaluation"] = f"s3://{bucket}/{beside}"
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in ("404", "NoSuchKey"):
-            raise
+    for file in dataset.FILES[1:]:
+        beside = f"{key.rpartition('/')[0]}/{file}.jsonl"
+        try:
+            s3.head_object(Bucket=bucket, Key=beside)
+            source[file] = f"s3://{bucket}/{beside}"
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("404", "NoSuchKey"):
+                raise
     return {"source": source}
 
 
@@ -231,8 +234,9 @@ def _check_value(value: Any, shape: Any) -> str:
 def _check_source(source: Mapping[str, Any]) -> list[str]:
     problems = []
     for key, value in source.items():
-        if key not in ("train", "evaluation"):
-            problems.append(f"unknown key `source.{key}`: the files are `train` and `evaluation`")
+        if key not in dataset.FILES:
+            files = "`, `".join(dataset.FILES)
+            problems.append(f"unknown key `source.{key}`: the files are `{files}`")
         elif not isinstance(value, str) or not _S3_URI.fullmatch(value):
             problems.append(f"`source.{key}` is {value!r}: it must be s3://bucket/key")
     return problems
@@ -247,12 +251,14 @@ def _similar(word: str, known: Any) -> str:
 
 
 def _hash(source: Mapping[str, str], context: Any) -> str:
-    """Returns the identity of the two files' bytes, which is what `prepare` files them under.
+    """Returns the identity of the files' bytes, which is what `prepare` files them under.
 
     The bytes themselves, because nothing S3 knows of an object will do: under KMS encryption its ETag is
     another one after every upload, and its checksums depend on the tool that uploaded it.
     """
-    return dataset.identity(*(_hash_object(source[file], context) for file in ("train", "evaluation")))
+    return dataset.identity(
+        *(_hash_object(source[file], context) for file in dataset.FILES if file in source)
+    )
 
 
 def _hash_object(uri: str, context: Any) -> str:

@@ -704,3 +704,98 @@ class TestChanges:
             time.sleep(0.3)
         assert environment.document(run, "failure.json")
         assert jobs_running(client) == []
+
+
+class TestSignal:
+    """A team that leaves prompts out which teach nothing, and that names what its model must not unlearn."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def environment(
+        cls,
+        aws: EmbeddedAws,
+        tmp_path_factory: pytest.TempPathFactory,
+        synthesize: Synthesize,
+        deploy: Callable[..., Any],
+    ) -> Deployed:
+        project = Project(tmp_path_factory.mktemp("project"), synthesize, deploy, team="choosing")
+        text = project.settings.read_text().replace('"on-deploy"', '"manual"')
+        text = text.replace("[dataset]", '[dataset]\nregression = "data/regression.jsonl"')
+        text = (
+            text.replace("prompts = 12", "prompts = 24") + '\n[gates.filter]\ndrop = "flat"\nprompts = 30\n'
+        )
+        project.settings.write_text(text)
+        file = project.settings.parent / "data/regression.jsonl"
+        file.write_bytes(rebates(lambda price, less: price - less))
+        outputs = project.deploy()
+        return Deployed(cloud=Cloud.embedded(aws), stack="rft-choosing-dev", status="", outputs=outputs)
+
+    def test_trains_without_the_prompts_that_teach_nothing_and_keeps_what_is_known(
+        self, environment: Deployed
+    ):
+        run = ended(environment, environment.start({})[0])
+        assert run.status == "SUCCEEDED", environment.document(run, "failure.json")
+        facts = environment.document(run, "gates/filter.json")["facts"]
+        assert (facts["tried"], facts["rows"]) == (30, 360)
+        assert 0 < facts["left_out"] == len(facts["lines"]) == 360 - facts["kept"]
+        # What training scored is what was left: one epoch of eight completions for each row.
+        verdict = environment.document(run, "gates/tripwires.json")
+        assert verdict["facts"]["samples"] == 8 * facts["kept"]
+        decision = environment.document(run, "decision.json")
+        assert (decision["prompts"], decision["promote"]) == (24, True), decision["sentence"]
+        assert [(each["prompts"], each["held"]) for each in decision["regression"]] == [(24, True)]
+        [trace] = lineage.of(run.name, [environment], verify=True)
+        assert trace.verified is True
+        assert [(rows.name, rows.rows) for rows in trace.rows] == [
+            ("train", 360),
+            ("evaluation", 120),
+            ("regression", 24),
+            ("filtered", facts["kept"]),
+        ]
+        assert trace.rows[-1].uri == facts["uri"]
+
+    def test_fails_when_the_tuned_model_has_unlearned_what_its_base_knew(self, environment: Deployed):
+        # Training teaches to take a rebate off: who added it now and then does so no more.
+        regression = upload(environment, "regression", rebates(lambda price, more: price + more))
+        before = environment.champion()
+        run = ended(environment, environment.start({"source": {"regression": regression}})[0])
+        assert run.status == "SUCCEEDED", environment.document(run, "failure.json")
+        decision = environment.document(run, "decision.json")
+        [base, champion] = decision["regression"]
+        assert (base["against"], base["held"], champion["against"]) == ("base", False, "champion")
+        assert decision["lower"] > decision["minimum_gain"], decision["sentence"]
+        assert decision["promote"] is False
+        assert "the score on the regression prompts goes from" in decision["sentence"]
+        assert environment.champion() == before
+
+    def test_fails_when_too_few_prompts_teach_anything(self, environment: Deployed, client: Clients):
+        before = jobs(client)
+        rows = (REPOSITORY / "teams/quotes/data/train.jsonl").read_bytes().splitlines(keepends=True)
+        # As many as the service asks for, so that none may go.
+        train = upload(environment, "train", b"".join(rows[:100]))
+        run = ended(environment, environment.start({"source": {"train": train}})[0])
+        assert run.status == "FAILED"
+        assert "rows are left, and the service trains on no fewer than 100. Choose prompts" in run.cause
+        assert jobs(client) == before
+        assert lock_of(environment)["run"] is None
+
+
+def upload(environment: Deployed, file: str, body: bytes) -> str:
+    bucket, key = environment.outputs["DatasetBucket"], f"incoming/other/{file}.jsonl"
+    environment.cloud.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
+    return f"s3://{bucket}/{key}"
+
+
+def rebates(answer: Callable[[int, int], int]) -> bytes:
+    """Questions like those of the sample team, whose answer is a price and a rebate put together."""
+    with (REPOSITORY / "teams/quotes/data/train.jsonl").open() as lines:
+        system = json.loads(next(lines))["messages"][0]
+    asked = "A quote for parcel tape stands at ${}; Dahlia Hotels gets ${} off. What is the new amount?"
+    rows = [
+        {
+            "messages": [system, {"role": "user", "content": asked.format(price, less)}],
+            "reference_answer": str(answer(price, less)),
+        }
+        for price, less in ((211 + 17 * number, 20 + number) for number in range(24))
+    ]
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)

@@ -236,7 +236,7 @@ def test_everything_else_that_keeps_data_is_under_the_same_key(assembly: Assembl
         template = assembly.template(stack)
         key = KEY_ARN if stack.startswith("rft-walled-") else {"Fn::GetAtt": ["Key961B73FD", "Arn"]}
         groups = resources(template, "AWS::Logs::LogGroup")
-        assert len(groups) == 18
+        assert len(groups) == 19
         for group in groups.values():
             assert group["Properties"]["KmsKeyId"] == key
             assert group["Properties"]["RetentionInDays"] == (365 if stack.endswith("-prod") else 30)
@@ -422,6 +422,7 @@ def test_settings_of_a_run_are_those_of_the_team(assembly: Assembly) -> None:
                 "flat": 0.9,
                 "range": [0.0, 1.0],
             },
+            "filter": {"max_dropped": 0.5, "range": [0.0, 1.0]},
             "cost": {"growth": 3.0},
         },
         "limits": {"epochCount": 12, "trainingSamplePerPrompt": 16, "inferenceMaxTokens": 8192},

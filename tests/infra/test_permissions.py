@@ -30,6 +30,7 @@ WILDCARDS = {
     "Customization1AAFC5FD": {
         f"{ROWS}datasets/*": {"s3:GetObject"},
         f"{RUNS}output/*": {"s3:GetObject", "s3:PutObject"},
+        f"{RUNS}filtered/*": {"s3:GetObject"},
     },
     "RunStarterFunctionRoleC96792E1": {
         f"{ROWS}datasets/*": {"s3:GetObject"},
@@ -43,6 +44,7 @@ WILDCARDS = {
         f"{RUNS}dataset.json": {"s3:PutObject"},
         f"{RUNS}gates/dataset.json": {"s3:PutObject"},
         f"{RUNS}prompts.jsonl": {"s3:PutObject"},
+        f"{RUNS}training-prompts.jsonl": {"s3:PutObject"},
     },
     "StepsRehearseRoleD9FFB092": {
         f"{ROWS}datasets/*": {"s3:GetObject"},
@@ -65,6 +67,13 @@ WILDCARDS = {
         f"{RUNS}measured/*": {"s3:GetObject"},
         f"{RUNS}gates/cost.json": {"s3:PutObject"},
         "<Artifacts82DD59A1.Arn>/ledger/*": {"s3:GetObject", "s3:PutObject"},
+    },
+    "StepsFilterRole2317D8B1": {
+        f"{ROWS}datasets/*": {"s3:GetObject"},
+        f"{RUNS}training-prompts.jsonl": {"s3:GetObject"},
+        f"{RUNS}measured/training/*": {"s3:GetObject"},
+        f"{RUNS}gates/filter.json": {"s3:PutObject"},
+        f"{RUNS}filtered/*": {"s3:PutObject"},
     },
     "StepsTrainRoleE36FA5C5": {
         JOBS: {
@@ -135,6 +144,7 @@ WILDCARDS = {
             "bedrock:TagResource",
         },
         f"{RUNS}prompts.jsonl": {"s3:GetObject"},
+        f"{RUNS}training-prompts.jsonl": {"s3:GetObject"},
         f"{EXECUTIONS}:*": {"states:DescribeExecution", "states:StopExecution"},
         f"{EXECUTIONS}/*": {"states:DescribeExecution", "states:StopExecution"},
         # Setting up log delivery, and tracing: neither knows resources.
@@ -342,7 +352,7 @@ def test_no_role_is_shared_and_none_has_a_managed_policy(assembly: Assembly) -> 
             each["Properties"] for each in template.values() if each["Type"] == "AWS::Lambda::Function"
         ]
         roles = [each["Role"]["Fn::GetAtt"][0] for each in functions]
-        assert len(set(roles)) == len(roles) == 17
+        assert len(set(roles)) == len(roles) == 18
         for each in template.values():
             if each["Type"] == "AWS::IAM::Role":
                 assert "ManagedPolicyArns" not in each["Properties"]
@@ -437,7 +447,7 @@ def test_customization_role_has_what_the_service_asks_for(assembly: Assembly) ->
         (["kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"], key, via["bedrock"]),
         (["kms:Decrypt", "kms:GenerateDataKey"], key, via["s3"]),
         (["lambda:InvokeFunction"], [f"<{version}>"], None),
-        (["s3:GetObject"], [f"{RUNS}output/*", f"{ROWS}datasets/*"], None),
+        (["s3:GetObject"], [f"{RUNS}filtered/*", f"{RUNS}output/*", f"{ROWS}datasets/*"], None),
         (["s3:ListBucket"], ["<Artifacts82DD59A1.Arn>", "<Datasets0030EE04.Arn>"], None),
         (["s3:PutObject"], [f"{RUNS}output/*"], None),
     ]
@@ -555,8 +565,8 @@ def test_boundary_is_on_every_role_when_the_platform_sets_it(assembly: Assembly)
             if each["Type"] == "AWS::IAM::Role"
         ]
 
-    assert boundaries("rft-bounded-dev") == [f"arn:aws:iam::{ACCOUNT}:policy/{BOUNDARY}"] * 20
-    assert boundaries("rft-quotes-dev") == [None] * 20
+    assert boundaries("rft-bounded-dev") == [f"arn:aws:iam::{ACCOUNT}:policy/{BOUNDARY}"] * 21
+    assert boundaries("rft-quotes-dev") == [None] * 21
 
 
 def test_only_the_rehearsal_reads_the_cases_of_a_team(packages: Path, tmp_path: Path) -> None:

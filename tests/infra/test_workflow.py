@@ -53,12 +53,14 @@ DOCUMENT = {
     "gates": {
         "rehearsal": {"max_hackability": 0.5},
         "signal": {"prompts": 50},
+        "filter": {"max_dropped": 0.5, "range": [0.0, 1.0]},
         "cost": {"growth": 3.0},
         "tripwires": {"length": "stop"},
     },
 }
 ITEM = {
     "index": 3,
+    "part": "evaluation",
     "id": "row-3",
     "messages": [{"role": "user", "content": "2+2"}],
     "reference_answer": "4",
@@ -83,6 +85,11 @@ ANSWERS: dict[str, list[Any]] = {
                 "evaluation": "s3://datasets/datasets/0123/evaluation.jsonl",
                 "dataset": {"sha256": "0123", "train_rows": 300, "evaluation_rows": 100},
                 "prompts": {"bucket": "artifacts", "key": f"runs/{RUN}/prompts.jsonl", "count": 100},
+                "training_prompts": {
+                    "bucket": "artifacts",
+                    "key": f"runs/{RUN}/training-prompts.jsonl",
+                    "count": 0,
+                },
             }
         )
     ],
@@ -96,6 +103,10 @@ ANSWERS: dict[str, list[Any]] = {
     "Check signal": [payload({"verdict": "pass", "sentence": "Train."})],
     "Take lock": [payload({"verdict": "pass", "sentence": "Taken."})],
     "Estimate cost": [payload({"verdict": "warn", "sentence": "Not all of it has a price."})],
+    "Measure training prompts": [ITEM],
+    "Filter prompts": [
+        payload({"verdict": "pass", "sentence": "Left out.", "train": f"s3://a/runs/{RUN}/filtered/45.jsonl"})
+    ],
     "Read tags": [
         {
             "Tags": [
@@ -139,6 +150,17 @@ def go(definition: State = WORKFLOW, **changes: list[Any]) -> Walk:
     return walk(
         definition, DOCUMENT, ANSWERS | {key.replace("_", " "): each for key, each in changes.items()}
     )
+
+
+def filtering(**changes: list[Any]) -> Walk:
+    """Walks as a run does that may leave some of its training prompts out."""
+    [prepared] = ANSWERS["Prepare dataset"]
+    tried = {**prepared["Payload"]["training_prompts"], "count": 200}
+    answers = ANSWERS | {
+        "Prepare dataset": [payload({**prepared["Payload"], "training_prompts": tried})],
+        **{key.replace("_", " "): each for key, each in changes.items()},
+    }
+    return walk(WORKFLOW, DOCUMENT | {"filter": {"drop": "flat", "prompts": 200}}, answers)
 
 
 def tasks(definition: State, *types: str) -> Iterator[tuple[str, State]]:
@@ -517,6 +539,63 @@ def test_a_closed_gate_stops_the_run_before_anything_is_paid_for(gate: str) -> N
     assert done.error == {"Error": "RunStopped", "Cause": "It failed, and this is why."}
 
 
+def test_prompts_are_left_out_only_when_their_samples_are_paid_for() -> None:
+    done = filtering()
+    at = done.path.index("Within budget?")
+    assert done.path[at : at + 7] == [
+        "Within budget?",
+        "Measure training prompts",
+        "Measure prompt",
+        "Filter prompts",
+        "Enough prompts left?",
+        "Read tags",
+        "Start customization job",
+    ]
+    # Else a run takes the same steps as if there were no filters.
+    assert [each for each in done.path if each not in done.path[at + 1 : at + 5]] == [
+        each for each in go().path if each != "Measure prompt"
+    ]
+    (estimate,), (usual,) = done.asked("Estimate cost"), go().asked("Estimate cost")
+    assert (estimate["Payload"]["tried"], usual["Payload"]["tried"]) == (200, 0)
+    (read,) = done.asked("Measure training prompts")
+    assert read == {"Bucket": "artifacts", "Key": f"runs/{RUN}/training-prompts.jsonl"}
+    base, training, _ = (each["Payload"] for each in done.asked("Measure prompt"))
+    # As many completions as training compares, and none beside them.
+    assert (training["subject"], training["model_id"], training["samples"]) == (
+        "training",
+        base["model_id"],
+        8,
+    )
+    assert training["measurement"] == {**base["measurement"], "samples_per_prompt": 8}
+    (filtered,) = done.asked("Filter prompts")
+    assert filtered["Payload"] == {
+        "run": RUN,
+        "filter": {"drop": "flat", "prompts": 200, "max_dropped": 0.5, "range": [0.0, 1.0]},
+        "train": "s3://datasets/datasets/0123/train.jsonl",
+    }
+    # The job gets what is left, and the rest of the run what it had.
+    (started,) = done.asked("Start customization job")
+    assert started["Payload"]["train"] == f"s3://a/runs/{RUN}/filtered/45.jsonl"
+    assert done.asked("Measure candidate") == go().asked("Measure candidate")
+    assert done.path[-1] == "Done"
+
+
+def test_too_few_prompts_left_stop_the_run_before_the_job() -> None:
+    sentence = "Filter: stops the run. 99 rows are left."
+    train = "s3://datasets/datasets/0123/train.jsonl"
+    done = filtering(Filter_prompts=[payload({"verdict": "stop", "sentence": sentence, "train": train})])
+    assert done.path[-4:] == ["Enough prompts left?", "Clean up", "Report failure", "Run stopped"]
+    (clean_up,) = done.asked("Clean up")
+    failure = {"Error": "GateClosed", "Cause": sentence}
+    assert clean_up["Payload"] == {"run": RUN, "step": "Filter prompts", "error": failure}
+
+
+def test_a_run_over_its_budget_tries_no_prompts() -> None:
+    done = filtering(Estimate_cost=[payload({"verdict": "stop", "sentence": "Cost: stops the run."})])
+    assert "Measure training prompts" not in done.path
+    assert done.path[-1] == "Run stopped"
+
+
 def test_the_budget_is_asked_only_by_who_has_the_lock() -> None:
     done = go()
     assert done.path.index("Take lock") < done.path.index("Estimate cost")
@@ -539,6 +618,13 @@ def test_first_prompts_are_answered_as_often_as_training_has_it(index: int, samp
     # Models are compared by the same number of samples.
     assert (candidate["subject"], candidate["samples"]) == ("candidate", 4)
     assert base["measurement"] == candidate["measurement"]
+
+
+def test_regression_prompts_are_answered_no_more_often_than_the_decision_needs() -> None:
+    done = go(Measure_base_model=[{**ITEM, "part": "regression"}])
+    base, candidate = (each["Payload"] for each in done.asked("Measure prompt"))
+    assert (base["samples"], candidate["samples"]) == (4, 4)
+    assert base["item"]["part"] == "regression"
 
 
 @pytest.mark.parametrize(
@@ -578,7 +664,7 @@ def test_whatever_fails_is_cleaned_up_after_and_told(name: str) -> None:
     changes[name.replace(" ", "_")] = [failure]
     if name in ("Clean up", "Report failure"):
         changes["Decide"] = [TaskFailedError("SomeError", "some cause")]
-    done = go(**changes)
+    done = (filtering if name in ("Measure training prompts", "Filter prompts") else go)(**changes)
     if name == "Check tripwires":
         # The next look sees what this one missed.
         assert done.path[-1] == "Done"
@@ -626,7 +712,7 @@ def test_a_deployment_counts_as_forgotten_only_after_the_longest_run() -> None:
 
 def test_maps_are_distributed_and_leave_results_to_their_items() -> None:
     maps = dict(tasks(WORKFLOW, "Map"))
-    assert len(maps) == 3
+    assert len(maps) == 4
     for state in maps.values():
         assert state["ItemProcessor"]["ProcessorConfig"]["Mode"] == "DISTRIBUTED"
         # `decide` needs every prompt: one that cannot be measured fails the run.
@@ -643,6 +729,7 @@ def calls() -> list[Call]:
         go(Decide=[ASKED]),
         go(Find_champion=[REIGNING], Promote=[MOVED]),
         go(Decide=[TaskFailedError("SomeError")]),
+        filtering(),
     ]
     found = [call for done in walks for call in done.calls]
     called = {call.state for call in found}
@@ -774,7 +861,7 @@ def test_what_is_made_in_bedrock_carries_the_tags_of_the_stack_and_the_run(calls
         assert each["ModelDeploymentName"] == f"{STACK}-{RUN}"
         # The same token whenever it is asked again: a retry makes no second deployment.
         assert each["ClientRequestToken"] == RUN
-    assert [call.arguments for call in calls if call.state == "Read tags"] == [{"ResourceArn": MACHINE}] * 3
+    assert [call.arguments for call in calls if call.state == "Read tags"] == [{"ResourceArn": MACHINE}] * 4
 
 
 IAM_ACTIONS = {

@@ -236,8 +236,7 @@ def test_rows_in_s3_are_named_as_not_readable(project: Project) -> None:
         "cost": "skipped",
     }
     assert findings(found, "dataset", "info") == {
-        "elsewhere": "s3://rows/train.jsonl is not readable offline: a run checks it, and both files"
-        " together."
+        "elsewhere": "s3://rows/train.jsonl is not readable offline: a run checks it, and all files together."
     }
     project.edit(project.settings, r'evaluation = "data/.*"', 'evaluation = "s3://rows/evaluation.jsonl"')
     found = project.check()
@@ -354,6 +353,80 @@ def test_another_setting_of_the_training_is_a_new_run_and_one_of_a_gate_is_none(
     assert found.new_run is True
     before, after = found.costs
     assert 0 < after.tokens[0] < before.tokens[0]
+
+
+def test_what_may_be_left_out_of_training_is_counted_in_the_cost_and_makes_a_new_run(
+    project: Project,
+) -> None:
+    before = cost_of(project.check())
+    project.edit(project.settings, r"\Z", '\n[gates.filter]\ndrop = "solved"\nprompts = 50\n')
+    checked = project.check(against="HEAD")
+    [gate] = [each for each in checked.gates if each.name == "cost"]
+    assert gate.says.endswith("; 50 training prompts are tried first, and none is taken to be left out")
+    # 50 prompts, answered eight times each, by a base model whose completions are as long as references.
+    read, written = (cost_of(checked)[key][0] - before[key][0] for key in ("input_tokens", "output_tokens"))
+    assert read / 400 == pytest.approx(before["input_tokens"][0] / (100 * 4 + 50 * 4 + 2 * 100 * 4))
+    assert written > 0
+    found = checked.against
+    assert found is not None
+    assert found.reasons == [
+        "filter.drop: None → solved",
+        "filter.prompts: None → 50",
+        "filter.passing: None → 0.5",
+    ]
+    assert {each.key for each in found.settings if each.names_run} == {"gates.filter.drop"}
+    # To leave nothing out any more is another run as well.
+    project.commit()
+    project.edit(project.settings, r'drop = "solved"', 'drop = "none"')
+    found = project.check(against="HEAD").against
+    assert found is not None
+    assert found.new_run is True
+    assert found.reasons[0] == "filter.drop: solved → None"
+
+
+def cost_of(found: Check) -> dict[str, Any]:
+    [gate] = [each for each in found.gates if each.name == "cost"]
+    assert gate.verdict is not None
+    parts = gate.verdict.facts["estimate"]["parts"]
+    return next(dict(part) for part in parts if part["name"] == "measuring")
+
+
+def test_regression_prompts_are_checked_like_held_out_rows_and_paid_for(project: Project) -> None:
+    before = cost_of(project.check())
+    rows = [{**row, "id": f"old-{at}"} for at, row in enumerate(project.rows()[:4])]
+    rows += [
+        {
+            "messages": [{"role": "user", "content": f"What is {at} dollars and a half?"}],
+            "reference_answer": f"{at}.5",
+        }
+        for at in range(9)
+    ]
+    file = project.team / "data" / "regression.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    project.edit(project.settings, r"\[dataset\]", '[dataset]\nregression = "data/regression.jsonl"')
+    told = findings(project.check(), "dataset")
+    assert list(told.values()) == [
+        "teams/quotes/data/regression.jsonl holds 9 different prompts that are not in"
+        " teams/quotes/data/train.jsonl as well, and at least 10 are needed to measure a model: hold out"
+        " more."
+    ]
+    with file.open("a") as lines:
+        lines.write(json.dumps({**rows[-1], "messages": [{"role": "user", "content": "And 1 more?"}]}) + "\n")
+    found = project.check(against="HEAD")
+    assert levels(found)["dataset"] == "warn"
+    assert "regression.jsonl: 4 of the 14 rows have a prompt of" in findings(found, "dataset", "warn")["leak"]
+    [gate] = [each for each in found.gates if each.name == "dataset"]
+    assert gate.says.endswith(", 14 rows not to unlearn")
+    # Base, candidate and champion answer each of the 14 four times; leaks are left out only by the run.
+    per_completion = before["input_tokens"][0] / (100 * 4 + 50 * 4 + 2 * 100 * 4)
+    assert cost_of(found)["input_tokens"][0] - before["input_tokens"][0] == pytest.approx(
+        14 * 12 * per_completion
+    )
+    assert found.content is not None
+    assert found.against is not None
+    assert found.against.reasons == ["rows of regression: 14 added"]
+    project.edit(project.settings, r'"data/regression.jsonl"', '"data/regresion.jsonl"')
+    assert "dataset.regression" in findings(project.check(), "settings")["settings"]
 
 
 def test_a_reward_is_compared_by_what_both_give_to_the_same_completions(project: Project) -> None:

@@ -320,6 +320,31 @@ MISTAKES = {
         "prompts = 50\n[gates.signal]\nneedless = 95",
         ["teams/alpha/team.toml:31: gates.signal.needless = 95: must be from 0 to 1"],
     ),
+    "filter that drops something else": (
+        "prompts = 50",
+        'prompts = 50\n[gates.filter]\ndrop = "hard"\nmax_droped = 2',
+        [
+            'teams/alpha/team.toml:31: gates.filter.drop = "hard": must be "none", "solved" or "flat"',
+            "teams/alpha/team.toml:32: gates.filter.max_droped = 2: unknown key (did you mean max_dropped?); "
+            "allowed: drop, max_dropped, prompts",
+        ],
+    ),
+    "regression prompts that are measured anyway": (
+        'evaluation = "data/evaluation.jsonl"',
+        'evaluation = "data/evaluation.jsonl"\nregression = "data/evaluation.jsonl"',
+        [
+            'teams/alpha/team.toml:17: dataset.regression = "data/evaluation.jsonl": is another file of the'
+            " dataset as well: regression prompts are rows of their own"
+        ],
+    ),
+    "regression prompts that are not there": (
+        'evaluation = "data/evaluation.jsonl"',
+        'evaluation = "data/evaluation.jsonl"\nregression = "data/old.jsonl"',
+        [
+            'teams/alpha/team.toml:17: dataset.regression = "data/old.jsonl": there is no such file in'
+            " teams/alpha"
+        ],
+    ),
     "budget of nothing": (
         "prompts = 50",
         "prompts = 50\n[budget]\nper_run = 0",

@@ -536,6 +536,34 @@ def test_leads_from_rows_to_the_models_trained_on_them(environments, sha256):
     assert [trace.model for trace in lineage.of_dataset(sha256, environments)] == [MODEL]
 
 
+def test_rows_that_passed_a_filter_are_told_found_and_checked(world, environments):
+    bodies = {"train": b"rows", "evaluation": b"held out", "regression": b"still known"}
+    named = dataset.identity(*(sha256(body).hexdigest() for body in bodies.values()))
+    kept = sha256(b"ro").hexdigest()
+    uri = f"s3://artifacts/runs/{RUN}/filtered/{kept}.jsonl"
+    changed = manifest()
+    changed["lineage"]["dataset"] |= {
+        "sha256": named,
+        "regression": {"rows": 30, "sha256": "e" * 64},
+        "filtered": {"kept": 300, "left_out": 60, "sha256": kept, "uri": uri},
+    }
+    world.objects[f"runs/{RUN}/manifest.json"] = json.dumps(changed).encode()
+    world.objects |= {f"datasets/{named}/{name}.jsonl": body for name, body in bodies.items()}
+    world.objects[f"runs/{RUN}/filtered/{kept}.jsonl"] = b"ro"
+    [trace] = lineage.of(RUN, environments, verify=True)
+    assert [(rows.name, rows.rows) for rows in trace.rows] == [
+        ("train", 360),
+        ("evaluation", 120),
+        ("regression", 30),
+        ("filtered", 300),
+    ]
+    assert (trace.rows[-1].uri, trace.rows[-1].source) == (uri, trace.rows[0].uri)
+    assert trace.verified is True
+    assert [each.run for each in lineage.of_dataset(kept, environments)] == [RUN]
+    world.objects[f"runs/{RUN}/filtered/{kept}.jsonl"] = b"r"
+    assert lineage.of(RUN, environments, verify=True)[0].verified is False
+
+
 def test_finds_nothing_where_there_is_nothing(environments):
     assert lineage.of_dataset("e" * 64, environments) == []
     assert lineage.of(GOING, environments) == [], "a run without a manifest"

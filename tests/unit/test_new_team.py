@@ -100,7 +100,7 @@ def test_a_held_out_file_keeps_its_prompts_out_of_training(root: Path, platform:
 def test_rows_in_s3_are_left_where_they_are(root: Path, platform: Platform):
     places = {"train": "s3://some-bucket/train.jsonl", "evaluation": "s3://some-bucket/evaluation.jsonl"}
     made = write_team(root, request(**places), platform)
-    assert dict(made.team.dataset) == places
+    assert made.team.dataset.files() == places
     assert [path.name for path in (root / "teams/fresh").iterdir()] == ["team.toml"]
 
 

@@ -189,7 +189,9 @@ class Aws:
                 raise RefusedError("NoSuchKey", "The specified key does not exist.", 404)
             if held.etag != wanted:
                 raise RefusedError("PreconditionFailed", "At least one pre-condition did not hold", 412)
-        self.put(*place, asked["Body"])
+        # An upload hands over something to read.
+        body = asked["Body"]
+        self.put(*place, body if isinstance(body, bytes) else body.read())
         return {}
 
     def copy_object(self, asked: Any) -> dict[str, Any]:

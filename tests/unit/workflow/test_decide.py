@@ -191,6 +191,86 @@ def measured(aws: Aws, **scores: float) -> None:
             aws.write(f"measured/{subject}/{index:05}.json", prompt(index, score, answered=score))
 
 
+# The regression prompts
+
+
+def with_regression(
+    base: float,
+    candidate: float,
+    *,
+    tolerated_drop: float = 0.0,
+    count: int = 20,
+    champion: float | None = None,
+) -> dict[str, Any]:
+    """A candidate that beats its base by far, and what both score on the regression prompts."""
+    scores = {"base": base, "candidate": candidate} | ({} if champion is None else {"champion": champion})
+    return decide.decide(
+        Measured(scores=flat(0.2)),
+        Measured(scores=flat(0.8)),
+        None if champion is None else Measured(scores=flat(0.3)),
+        bar=Bar(tolerated_drop=tolerated_drop),
+        seed=RUN,
+        regression={name: Measured(scores=flat(score, count)) for name, score in scores.items()},
+    )
+
+
+def test_a_candidate_that_keeps_what_the_base_knows_is_promoted() -> None:
+    decision = with_regression(0.75, 0.75)
+    assert decision["promote"] is True
+    assert decision["sentence"].endswith("; the score on the regression prompts held on all 20.")
+    [found] = decision["regression"]
+    assert (found["against"], found["prompts"], found["held"]) == ("base", 20, True)
+    # They count in nothing else.
+    assert (decision["prompts"], decision["base_mean"], decision["gain"]) == (100, 0.2, pytest.approx(0.6))
+
+
+def test_fails_when_a_candidate_has_unlearned_something() -> None:
+    decision = with_regression(0.75, 0.5)
+    assert decision["promote"] is False
+    assert decision["sentence"].endswith(
+        "which is above the bar of +0.000; but the score on the regression prompts goes from 0.750 of the"
+        " base to 0.500, a change of -0.250 (-0.250 to -0.250), and the lower end may not be below +0.000."
+    )
+    assert with_regression(0.75, 0.5, tolerated_drop=0.25)["promote"] is True
+    assert with_regression(0.75, 0.5, tolerated_drop=0.2)["promote"] is False
+
+
+def test_fails_when_the_champion_knows_more() -> None:
+    decision = with_regression(0.5, 0.5, champion=0.75)
+    assert [(each["against"], each["held"]) for each in decision["regression"]] == [
+        ("base", True),
+        ("champion", False),
+    ]
+    assert "from 0.750 of the champion to 0.500" in decision["sentence"]
+
+
+def test_fails_when_regression_prompts_are_too_few_to_prove_anything() -> None:
+    decision = with_regression(0.5, 0.75, count=9)
+    assert decision["promote"] is False
+    assert "on 9 prompts, and fewer than 10 prove nothing" in decision["sentence"]
+
+
+def test_fails_when_regression_prompts_were_not_measured_for_all() -> None:
+    scores = {"base": Measured(scores=flat(0.5)), "candidate": Measured(scores={})}
+    with pytest.raises(RunError, match="the base was measured on 100 prompts, the tuned model on 0"):
+        decide.decide(
+            Measured(scores=flat(0.2)), Measured(scores=flat(0.8)), bar=Bar(), seed=RUN, regression=scores
+        )
+
+
+def test_regression_prompts_are_told_from_the_others_by_their_mark(aws: Aws) -> None:
+    measured(aws, base=0.25, candidate=0.75)
+    for subject, score in (("base", 1.0), ("candidate", 0.0)):
+        for index in range(12, 24):
+            path = f"measured/{subject}/{index:05}.json"
+            aws.write(path, {**prompt(index, score), "part": "regression"})
+    event = {"run": RUN, "promotion": {"minimum_gain": 0.1, "confidence": 0.95}, "compared": None}
+    decision = decide.handler(event, None)
+    assert (decision["prompts"], decision["gain"], decision["promote"]) == (12, 0.5, False)
+    assert [(each["change"], each["held"]) for each in decision["regression"]] == [(-1.0, False)]
+    assert decision["parts"][0]["prompts"] == 12
+
+
 # The champion
 
 

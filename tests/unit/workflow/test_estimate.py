@@ -69,6 +69,19 @@ def budget(monkeypatch: pytest.MonkeyPatch, **limits: float) -> None:
     monkeypatch.setenv("COSTS", json.dumps({**COSTS, "budget": limits}))
 
 
+def test_prompts_that_are_tried_before_training_are_counted(aws: Aws) -> None:
+    def completions(**more: int) -> float:
+        estimate.handler({**EVENT, **more}, None)
+        parts = aws.document("gates/cost.json")["facts"]["estimate"]["parts"]
+        measuring = next(part for part in parts if part["name"] == "measuring")
+        # Every prompt has 200 tokens.
+        return float(measuring["input_tokens"][0] / 200)
+
+    # The base model's five prompts of eight completions, and two models on a hundred of four.
+    assert completions() == completions(tried=0) == 5 * 8 + 2 * 100 * 4
+    assert completions(tried=50) == completions() + 50 * 8
+
+
 def entries(aws: Aws) -> dict[str, Any]:
     return {
         key: json.loads(stored.body)

@@ -67,8 +67,49 @@ def test_the_prompts_to_measure_are_held_out_ones(aws: Aws) -> None:
     assert [item["index"] for item in items] == list(range(15))
     # Rows 110 to 119 are in the training file as well.
     assert all(120 <= int(item["reference_answer"]) < 150 for item in items)
-    assert items[0].keys() == {"index", "id", "messages", "reference_answer", "metadata"}
+    assert items[0].keys() == {"index", "part", "id", "messages", "reference_answer", "metadata"}
     assert items[0]["metadata"] == {"topic": "café"}
+    assert {item["part"] for item in items} == {"evaluation"}
+
+
+def test_no_prompt_is_tried_unless_some_may_be_left_out(aws: Aws) -> None:
+    place = {"bucket": ARTIFACTS, "key": f"runs/{RUN}/training-prompts.jsonl"}
+    assert run()["training_prompts"] == {**place, "count": 0}
+    assert (ARTIFACTS, place["key"]) not in aws.objects
+    answer = run(filter={"drop": "flat", "prompts": 30})
+    assert answer["training_prompts"] == {**place, "count": 30}
+    items = [json.loads(line) for line in aws.objects[ARTIFACTS, place["key"]].body.splitlines()]
+    assert [item["index"] for item in items] == list(range(30))
+    # The first row, whose answer is 0, is on line 1.
+    assert all(item["line"] == int(item["reference_answer"]) + 1 for item in items)
+
+
+def test_regression_prompts_are_measured_behind_the_others(aws: Aws) -> None:
+    aws.put("assets", "regression.jsonl", jsonl(rows(115, 5) + rows(500, 12)))
+    source = {**DOCUMENT["source"], "regression": "s3://assets/regression.jsonl"}
+    answer = run(source=source)
+    sha256 = answer["dataset"]["sha256"]
+    assert sha256 != run()["dataset"]["sha256"]
+    assert answer["regression"] == f"s3://{DATASETS}/datasets/{sha256}/regression.jsonl"
+    assert run(source=source)["prompts"]["count"] == 15 + 12
+    body = aws.objects[ARTIFACTS, answer["prompts"]["key"]].body
+    items = [json.loads(line) for line in body.splitlines()]
+    assert [item["index"] for item in items] == list(range(27))
+    assert [item["part"] for item in items] == ["evaluation"] * 15 + ["regression"] * 12
+    assert all(int(item["reference_answer"]) >= 500 for item in items[15:])
+    profile = aws.document("dataset.json")
+    assert (profile["measured"], profile["measured_regression"]) == (15, 12)
+    assert (profile["regression"]["rows"], profile["regression"]["leaked"]) == (17, 5)
+    assert (profile["leaked"], profile["source"]) == (10, source)
+
+
+def test_fails_when_there_are_too_few_regression_prompts(aws: Aws) -> None:
+    aws.put("assets", "regression.jsonl", jsonl(rows(115, 5) + rows(500, 9)))
+    source = {**DOCUMENT["source"], "regression": "s3://assets/regression.jsonl"}
+    with pytest.raises(DatasetError, match=r"regression\.jsonl holds 9 different prompts"):
+        run(source=source)
+    with pytest.raises(DatasetError, match=r"evaluation\.jsonl or s3://assets/regression\.jsonl has changed"):
+        run(source={**source, "sha256": "0" * 64})
 
 
 def test_the_run_keeps_its_document_and_a_profile(aws: Aws) -> None:

@@ -458,6 +458,45 @@ def test_guards_and_the_champion_are_shown_with_their_intervals() -> None:
     assert "What must not get worse" not in report.build(synthetic())[0]
 
 
+def test_regression_prompts_are_shown_and_counted_in_nothing_else() -> None:
+    measured = measurements(60, seed=5)
+    models = [decide.collect(measured[subject]) for subject in ("base", "candidate")]
+    known = {
+        "base": decide.Measured(scores=dict.fromkeys(range(60, 80), 0.9)),
+        "candidate": decide.Measured(scores=dict.fromkeys(range(60, 80), 0.6)),
+    }
+    found = decide.decide(*models, bar=decide.Bar(), seed=RUN, regression=known)
+    page, manifest = report.build(synthetic(60, measured=measured, decision=found, champion=None))
+    assert manifest["outcome"] == "kept"
+    assert 'data-field="decision.regression.0.change" value="-0.3' in page
+    assert "regression prompts</small>" in page
+    assert "they count in no other number here" in page
+    card = model_card.pages(manifest)["model-card.md"]
+    assert "mean reward on 20 regression prompts" in card
+    assert "broken" in card
+
+
+def test_what_was_left_out_of_training_is_part_of_the_lineage() -> None:
+    facts = {"drop": "flat", "tried": 200, "flat": 12, "rows": 360, "left_out": 12, "kept": 348}
+    filtered = {**facts, "sha256": "fe" * 32, "uri": f"s3://artifacts/runs/{RUN}/filtered/{'fe' * 32}.jsonl"}
+    gate = {
+        "gate": "filter",
+        "verdict": "pass",
+        "sentence": "Filter: nothing to object to.",
+        "findings": [{"level": "info", "sentence": "The job trains on the other 348 rows."}],
+        "facts": {**filtered, "lines": [3, 7]},
+    }
+    page, manifest = report.build(synthetic(gates=[gate, *synthetic().gates]))
+    assert manifest["lineage"]["dataset"]["filtered"] == filtered
+    assert [each["gate"] for each in manifest["gates"]] == ["signal", "lock", "cost", "filter"]
+    assert "The job trains on the other 348 rows." in page
+    assert "fe" * 32 in page
+    card = model_card.pages(manifest)["model-card.html"]
+    assert "12 of 200 that were tried" in card
+    assert "fe" * 32 in card
+    assert "filtered" not in report.build(synthetic())[1]["lineage"]["dataset"]
+
+
 def test_each_component_is_shown_with_the_interval_of_its_change() -> None:
     html, manifest = report.build(synthetic())
     at = {part["name"]: number for number, part in enumerate(manifest["decision"]["parts"])}

@@ -218,6 +218,8 @@ def test_the_verdict_is_made_of_what_was_measured_and_written(aws: Aws) -> None:
     for each in spread(80, 80):
         aws.write(f"measured/base/{each['index']:05}.json", each)
     aws.write("measured/candidate/00000.json", prompt(0, [0.0] * 8))
+    # Nothing is to be learned from regression prompts.
+    aws.write("measured/base/00010.json", {**prompt(10, [0.0] * 8), "part": "regression"})
     event = {
         "run": RUN,
         "gates": {"signal": SETTINGS},

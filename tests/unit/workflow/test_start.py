@@ -151,6 +151,44 @@ def test_limits_and_gates_are_no_content(aws: Aws, monkeypatch: pytest.MonkeyPat
     assert ask()["run"] == before["run"]
 
 
+def test_what_may_be_left_out_of_the_rows_is_content(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = {ask()["run"]}
+    for drop in ("solved", "flat"):
+        filtered = {**SETTINGS, "filter": {"drop": drop, "prompts": 200}, "gates": GATES, "limits": LIMITS}
+        monkeypatch.setenv("SETTINGS", json.dumps(filtered))
+        run = ask()["run"]
+        assert document(aws, run)["filter"] == {"drop": drop, "prompts": 200}
+        runs.add(run)
+    assert len(runs) == 3
+
+
+def test_regression_prompts_are_content_as_the_other_held_out_rows_are(aws: Aws) -> None:
+    aws.put(DATASETS, "a/regression.jsonl", b"regression")
+    regression = f"s3://{DATASETS}/a/regression.jsonl"
+    run = ask(source={"regression": regression})["run"]
+    assert run != ask()["run"]
+    hashes = (hashlib.sha256(file).hexdigest() for file in (b"train", b"evaluation", b"regression"))
+    assert document(aws, run)["source"] == {
+        **SETTINGS["source"],
+        "regression": regression,
+        "sha256": identity(*hashes),
+    }
+    aws.put(DATASETS, "a/regression.jsonl", b"others")
+    assert ask(source={"regression": regression})["run"] != run
+
+
+def test_regression_prompts_beside_an_upload_are_used(aws: Aws) -> None:
+    for file in ("train", "regression"):
+        aws.put(DATASETS, f"incoming/x/{file}.jsonl", file.encode())
+    event = {
+        "detail-type": "Object Created",
+        "detail": {"bucket": {"name": DATASETS}, "object": {"key": "incoming/x/train.jsonl"}},
+    }
+    source = document(aws, start.handler(event, Context())["run"])["source"]
+    assert source["regression"] == f"s3://{DATASETS}/incoming/x/regression.jsonl"
+    assert source["evaluation"] == SETTINGS["source"]["evaluation"]
+
+
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
@@ -185,7 +223,7 @@ def test_limits_and_gates_are_no_content(aws: Aws, monkeypatch: pytest.MonkeyPat
         ({"source": {"train": "data/train.jsonl"}}, "is 'data/train.jsonl': it must be s3://bucket/key"),
         (
             {"source": {"test": "s3://b/k"}},
-            "unknown key `source.test`: the files are `train` and `evaluation`",
+            "unknown key `source.test`: the files are `train`, `evaluation`, `regression`",
         ),
         ({"source": "s3://bucket/key"}, "`source` is no object"),
     ],
