@@ -109,7 +109,7 @@ def test_strict_json_reads_what_is_left():
     assert strict_json('{"a": 1.50}', number=str) == {"a": "1.50"}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 2 * DEEPEST))
 def test_depth_is_told_exactly(depth):
     value = []

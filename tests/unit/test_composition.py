@@ -249,7 +249,7 @@ def test_formulas(text, expected):
     assert formula({"a": 0.5, "b": 0.25}) == pytest.approx(expected)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from([text for text, _ in FORMULAS]), st.floats(-1, 1), st.floats(-1, 1))
 def test_a_formula_never_leaves_its_bounds(text, a, b):
     formula = Formula(text, ("a", "b"), (-1.0, 1.0))
@@ -308,7 +308,7 @@ def test_a_formula_that_is_more_than_arithmetic_is_refused(text, says):
     assert "reward.formula" in str(raised.value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(alphabet="ab01.+-*/(), minaxbsclp", max_size=40))
 def test_any_text_is_a_total_formula_or_refused(text):
     try:

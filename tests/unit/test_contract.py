@@ -485,7 +485,7 @@ def tolerant(sample):
     return Reward(len(sample.completion) % 7 / 7, metrics={"prompt": float(len(sample.messages))})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(items, max_size=6), st.booleans(), st.randoms(use_true_random=False))
 def test_any_json_event_gets_a_well_formed_response(batch, wrapped, rng):
     handler = reward_handler(tolerant)
@@ -509,7 +509,7 @@ def test_any_json_event_gets_a_well_formed_response(batch, wrapped, rng):
         assert {**entry, "id": None} == {**response[index], "id": None}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(json_values)
 def test_any_other_json_is_refused_in_words(event):
     batch = event.get("trajectories") if isinstance(event, dict) else event

@@ -514,7 +514,7 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path):
 AWKWARD = st.text(st.characters(exclude_categories=()), max_size=30)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(AWKWARD, AWKWARD, st.lists(AWKWARD.filter(str.strip), min_size=2, max_size=4, unique=True))
 def test_what_is_written_is_toml_that_says_the_same(value, prompt, labels):
     graders = [

@@ -754,7 +754,7 @@ REFERENCES = st.recursive(
 )
 
 
-@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.settings(max_examples=25)
 @hypothesis.given(st.lists(REFERENCES, min_size=1, max_size=4), st.text(max_size=40))
 def test_whatever_the_rows_are_there_is_a_verdict(references: list[Any], prompt: str) -> None:
     asked = re.sub("[{}]", "", prompt)

@@ -264,7 +264,7 @@ def test_no_completion_is_expensive_or_fools_it(form, completion):
     assert found.score == 0.0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.text(st.characters(exclude_categories=()), max_size=30)
     | st.text(alphabet="ABCD()[].,:/ -*$\\ornt", max_size=20),

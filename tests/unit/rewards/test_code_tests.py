@@ -387,7 +387,7 @@ def test_malformed_and_hostile_code_earns_nothing(code):
     assert found.reason.startswith("0 of 3 tests pass; test 1: ")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))
 def test_any_text_is_scored_the_same_way_twice(text):
     first, second = (reward(text, "assert add(1, 2) == 3") for _ in range(2))

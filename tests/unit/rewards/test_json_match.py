@@ -324,7 +324,7 @@ references = (
 ).filter(bool)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(references, documents, st.sampled_from(["sequence", "set"]), st.sampled_from(["exact", "casefold"]))
 def test_any_json_gets_a_share_and_the_same_one_again(reference, answer, arrays, strings):
     first = reward(answer, reference, arrays=arrays, strings=strings)
@@ -333,7 +333,7 @@ def test_any_json_gets_a_share_and_the_same_one_again(reference, answer, arrays,
     assert reward(reference, reference, arrays=arrays, strings=strings).score == 1.0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.dictionaries(st.text(max_size=3), documents, min_size=1, max_size=4),
     st.dictionaries(st.text(min_size=4, max_size=6), documents, min_size=1, max_size=4),
@@ -346,7 +346,7 @@ def test_dumping_keys_or_items_only_ever_lowers_a_score(reference, dumped, array
     assert reward([*listed, *dumped.values()], listed, arrays=arrays).score < full
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.text(st.characters(exclude_categories=()), max_size=60)
     | st.text(alphabet='{}[]":,0123e.`\n ', max_size=40)

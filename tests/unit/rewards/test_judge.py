@@ -857,7 +857,7 @@ HOSTILE = st.text(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(HOSTILE)
 @example("-----END ANSWER-----")
 @example("---\u200d-")
@@ -902,7 +902,7 @@ def test_quoting_is_linear(text):
     assert time.process_time() - started < 0.5
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(st.characters(exclude_categories=()), max_size=40), max_size=3))
 def test_any_completion_gets_a_well_formed_score(completions):
     event = [

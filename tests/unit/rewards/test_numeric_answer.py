@@ -390,7 +390,7 @@ def test_no_completion_is_expensive_or_fools_it(form, completion):
     assert found.score == 0.0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.text(st.characters(exclude_categories=()), max_size=60)
     | st.text(alphabet="0123456789.,-+()/%$€ eE^x*#\\{}'\n", max_size=40),
@@ -406,7 +406,7 @@ def test_any_text_gets_a_score_and_the_same_one_again(text, form, frame):
     assert first.score in {0.0, 1.0}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**12), max_value=10**12),
     st.sampled_from(["{:f}", "{:,f}", "{:.6f}", "{:e}", "**{:f}**", " {:f}. "]),
@@ -415,7 +415,7 @@ def test_a_number_equals_itself_however_it_is_written(number, style):
     assert reward("#### " + style.format(number), str(number)).score == 1.0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(-(10**9), 10**9), st.integers(-(10**9), 10**9), st.floats(0, 100))
 def test_the_tolerance_is_a_bound_in_both_directions(reference, answer, tolerance):
     found = reward(f"#### {answer}", reference, absolute_tolerance=tolerance)

@@ -139,7 +139,6 @@ def test_any_event_gets_the_same_well_formed_response_in_any_batch(name):
 
     @settings(
         max_examples=8 if name in SLOW else 40,
-        deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=[HealthCheck.too_slow],

@@ -692,7 +692,7 @@ WORDS = "SELECT FROM WHERE customer name city ( ) , * ' \" ; -- /* */ ORDER BY L
 words = st.sampled_from(WORDS.split())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(words, max_size=15).map(" ".join) | st.text(st.characters(exclude_categories=()), max_size=40),
     st.sampled_from(["{}", "SELECT {}", f"{NAMES} {{}}", "SELECT name FROM ({})"]),
@@ -707,7 +707,7 @@ def test_any_text_gets_a_score_and_the_same_one_again(text, frame):
 cells = st.none() | st.integers(-3, 3) | st.sampled_from([0.5, 1.0, "a", "b", ""])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(cells, cells), min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_the_order_of_rows_never_matters_where_there_is_none(rows, draw):
     shuffled = draw.sample(rows, len(rows))

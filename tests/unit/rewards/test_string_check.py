@@ -230,7 +230,7 @@ def test_the_regex_engine_is_imported_only_for_regex(operation, loaded):
     assert done.stdout.strip() == str(loaded)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(st.characters(exclude_categories=()), max_size=40), st.text(min_size=1, max_size=10))
 def test_the_operations_agree_with_each_other(text, expected):
     if not expected.strip():
@@ -241,7 +241,7 @@ def test_the_operations_agree_with_each_other(text, expected):
     assert scores["eq"] + scores["ne"] == float(bool(text.strip()))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=20), st.text(st.characters(exclude_categories=()), max_size=20))
 def test_any_pattern_is_refused_or_gives_a_score(pattern, text):
     try:

@@ -258,7 +258,7 @@ def test_no_completion_is_expensive_or_fools_it(metric, completion):
     assert reward(completion, CAT + " and was happy", metric).score < 0.2
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.text(st.characters(exclude_categories=()), max_size=40) | st.text(alphabet="ab .,", max_size=40),
     st.text(alphabet="abc .,", max_size=30).map(lambda text: text + " a b c"),
@@ -271,7 +271,7 @@ def test_any_text_gets_a_share_and_the_same_one_again(text, reference, metric):
     assert reward(reference, reference, metric).score == pytest.approx(1.0, abs=1e-12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet="abc", max_size=12), st.text(alphabet="abc", min_size=1, max_size=12))
 def test_fuzzy_is_the_longest_common_subsequence(one, two):
     # The textbook recurrence, cell by cell.

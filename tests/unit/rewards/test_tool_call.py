@@ -336,7 +336,7 @@ arguments = st.dictionaries(st.sampled_from("abc"), values | st.lists(values, ma
 calls = st.builds(lambda name, given: {"name": name, "arguments": given}, names, arguments)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(calls, min_size=1, max_size=4), st.lists(calls, max_size=4), st.booleans())
 def test_any_calls_get_a_share_and_more_calls_than_the_right_ones_cost(expected, made, ordered):
     full = reward(tag(*expected), expected, ordered=ordered)
@@ -348,14 +348,14 @@ def test_any_calls_get_a_share_and_more_calls_than_the_right_ones_cost(expected,
     assert reward(tag(*more), expected, ordered=ordered).score <= len(expected) / len(more) + 1e-9
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(calls, min_size=2, max_size=6))
 def test_a_list_of_guesses_earns_at_most_what_the_best_one_would(guesses):
     best = max(reward(tag(guess), [guesses[0]]).score for guess in guesses)
     assert reward(tag(*guesses), [guesses[0]]).score <= best / len(guesses) + 1e-9
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.text(st.characters(exclude_categories=()), max_size=60)
     | st.text(alphabet='{}[]":,<>/`\n name1', max_size=40),

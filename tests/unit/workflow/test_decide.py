@@ -134,7 +134,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(monkeypatch: pytest.Mo
 
 
 # An interval takes ten thousand resamples, twice: a few examples are enough.
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=30), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
 def test_the_interval_lies_within_the_gains_and_widens_with_confidence(
     gains: list[float], confidence: float

@@ -74,6 +74,7 @@ def test_the_execution_gets_the_run_document(aws: Aws) -> None:
 
 def test_a_champion_that_a_deploy_forgot_is_remembered(aws: Aws) -> None:
     champion = aws.crown("a")
+    aws.statuses["arn:aws:states:::execution"] = "RUNNING"
     promote.handler(
         {
             "run": "run-1",
