@@ -10,6 +10,7 @@ from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
+from constructs import IConstruct
 
 from infra.config import ENVIRONMENT_TAG, AllowedJudge, InferenceProfile
 
@@ -128,22 +129,38 @@ def grant(holder: iam.Role | iam.Policy, *permissions: Permission) -> None:
     A wildcard without a reason fails the synthesis.
     """
     for permission in permissions:
-        statement = iam.PolicyStatement(
-            effect=permission.effect,
-            actions=list(permission.actions),
-            resources=list(permission.on),
-            conditions=permission.when,
-        )
+        statement = _statement(permission)
         if isinstance(holder, iam.Policy):
             holder.add_statements(statement)
         else:
             holder.add_to_policy(statement)
-        if permission.because:
-            spelled = [_spelled(cdk.Stack.of(holder).resolve(arn)) for arn in permission.on]
-            accept(
-                holder,
-                {f"AwsSolutions-IAM5[Resource::{arn}]": permission.because for arn in spelled if "*" in arn},
-            )
+        _explain(holder, permission)
+
+
+def regrant(policy: iam.CfnPolicy, *permissions: Permission) -> None:
+    """Puts permissions in place of those that the library wrote into a policy, with their reasons."""
+    policy.policy_document = iam.PolicyDocument(statements=[_statement(each) for each in permissions])
+    for permission in permissions:
+        _explain(policy, permission)
+
+
+def _statement(permission: Permission) -> iam.PolicyStatement:
+    return iam.PolicyStatement(
+        effect=permission.effect,
+        actions=list(permission.actions),
+        resources=list(permission.on),
+        conditions=permission.when,
+    )
+
+
+def _explain(holder: iam.Role | iam.Policy | iam.CfnPolicy, permission: Permission) -> None:
+    """Tells the security check why there are wildcards in a permission."""
+    if permission.because:
+        spelled = [_spelled(cdk.Stack.of(holder).resolve(arn)) for arn in permission.on]
+        accept(
+            holder,
+            {f"AwsSolutions-IAM5[Resource::{arn}]": permission.because for arn in spelled if "*" in arn},
+        )
 
 
 def bound_roles(stack: cdk.Stack, boundary: str | None) -> None:
@@ -154,7 +171,7 @@ def bound_roles(stack: cdk.Stack, boundary: str | None) -> None:
         iam.PermissionsBoundary.of(stack).apply(find(stack, "Boundary", boundary))
 
 
-def accept(scope: cdk.Resource, findings: Mapping[str, str]) -> None:
+def accept(scope: IConstruct, findings: Mapping[str, str]) -> None:
     """Accepts findings of the security check for one resource: `{finding: reason}`."""
     cdk.Validations.of(scope).acknowledge(
         *(cdk.Acknowledgment(id=finding, reason=reason) for finding, reason in findings.items())
