@@ -77,9 +77,13 @@ def deliver(app: cdk.App, platform: Platform, how: str) -> None:
 
 def pipeline(app: cdk.App, platform: Platform, settings: Delivery) -> None:
     """Makes a region's pipeline and, in a stage of the app for each wave, what it deploys."""
-    # Who does not ask for it does not wait for the library behind it.
-    from infra.pipeline import DeliveryPipeline, Wave
-
+    if not settings.connection_arn:
+        raise SettingsError(
+            [
+                "teams/platform.toml: delivery.connection_arn: is missing: it must be the ARN of the "
+                "connection of CodeConnections through which CodePipeline reads the repository"
+            ]
+        )
     here = _env()
     if not (here.account and here.region):
         raise SettingsError(["delivery=pipeline: needs credentials of the account and a region to build for"])
@@ -87,17 +91,24 @@ def pipeline(app: cdk.App, platform: Platform, settings: Delivery) -> None:
         raise SettingsError(
             [f"{chosen[0]}: cannot be chosen for delivery=pipeline, which deploys all of them"]
         )
+    # Who does not ask for a pipeline does not wait for the library behind it.
+    from infra.pipeline import DeliveryPipeline, Wave
+
     waves = {name: Wave(stage=cdk.Stage(app, name), environments={}) for name in settings.environments}
     for team, stage, env in places(app, platform):
         if stage in waves and env.region == here.region:
             waves[stage].environments[team.name] = environment(
                 app, waves[stage].stage, platform, team, stage, env
             )
+    filled = [wave for wave in waves.values() if wave.environments]
+    if not filled:
+        raise SettingsError([f"no team has one of the stages {', '.join(waves)} in {here.region}"])
     DeliveryPipeline(
         app,
         "rft-delivery",
         settings=settings,
-        waves=[wave for wave in waves.values() if wave.environments],
+        connection_arn=settings.connection_arn,
+        waves=filled,
         boundary=platform.permissions_boundary,
         tags=platform.tags,
         cli_version=json.loads((ROOT / "package.json").read_text())["devDependencies"]["aws-cdk"],

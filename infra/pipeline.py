@@ -5,12 +5,13 @@ update itself: what it delivers are the stacks of teams, and its own definition,
 no part of that. So a change cannot remove what it has to pass, and a new team is a new deployment of this.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import aws_cdk as cdk
 from aws_cdk import aws_codebuild as codebuild
+from aws_cdk import aws_codepipeline as codepipeline
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
@@ -25,13 +26,14 @@ from infra.encryption import TeamKey
 from infra.environment import RftEnvironment
 from infra.permissions import Permission, accept, allow, bound_roles, grant, regrant
 
-# Of CodePipeline's quotas. The library spreads a wave over as many stages as it needs, 50 actions in each.
+# CodePipeline's quotas, by a count that is on the safe side: AWS has raised the first since. The library
+# spreads a wave over as many stages as it needs, with 50 actions in each.
 _MOST_ACTIONS = 500
 _MOST_STAGES = 50
 _DAYS_ARTIFACTS_ARE_KEPT = 90
 # What publishes assets, by its version at the package registry.
 _CDK_ASSETS = "4.7.3"
-# What builds in: Ubuntu with both runtimes at the versions of the workflows and of the oldest Node we take.
+# What builds in: Ubuntu, with Python as the workflows have it and a Node that its runtimes include.
 _IMAGE = codebuild.LinuxBuildImage.STANDARD_7_0
 _RUNTIMES = {"python": "3.11", "nodejs": "22"}
 _APPROVE = "Approve"
@@ -73,6 +75,7 @@ class DeliveryPipeline(cdk.Stack):
         construct_id: str,
         *,
         settings: Delivery,
+        connection_arn: str,
         waves: Sequence[Wave],
         boundary: str | None,
         tags: Mapping[str, str],
@@ -88,13 +91,6 @@ class DeliveryPipeline(cdk.Stack):
             termination_protection=True,
             analytics_reporting=False,
         )
-        if not settings.connection_arn:
-            raise SettingsError(
-                [
-                    "teams/platform.toml: delivery.connection_arn: is missing: it is the ARN of the "
-                    "connection through which CodePipeline reads the repository"
-                ]
-            )
         bound_roles(self, boundary)
         self._settings = settings
         self._cli_version = cli_version
@@ -120,7 +116,7 @@ class DeliveryPipeline(cdk.Stack):
         self._pipeline = pipelines.CodePipeline(
             self,
             "Delivery",
-            synth=self._synth(settings.connection_arn),
+            synth=self._synth(connection_arn),
             role=self._pipeline_role(),
             artifact_bucket=self._bucket,
             cross_account_keys=True,
@@ -307,8 +303,8 @@ class DeliveryPipeline(cdk.Stack):
 
     def _stages(self) -> list[dict[str, Any]]:
         """The stages as they are rendered."""
-        resource = self._pipeline.pipeline.node.default_child
-        return list(self.resolve(resource.stages))  # type: ignore[union-attr]
+        resource = _resource(self._pipeline.pipeline, codepipeline.CfnPipeline)
+        return list(self.resolve(resource.stages))
 
     def _tighten_assets(self, accounts: Sequence[str]) -> None:
         """Lets the step that publishes assets do just that.
@@ -438,20 +434,14 @@ def _check_size(stages: Sequence[Mapping[str, Any]], waves: Sequence[Wave]) -> N
 def _keep_metadata(wave: Wave) -> None:
     """Leaves metadata as it is outside of a stage, so that who deploys a stack changes nothing of it.
 
-    The CDK CLI asks for where a construct is in the tree, and where its asset is beside the template.
+    The CDK CLI asks to be told where a construct is in the tree, and where its asset is beside the template.
     """
-    stage = wave.stage.node
-    for key, place in (("path", f"{stage.path}/"), ("asset", "../")):
-        if stage.try_get_context(f"aws:cdk:enable-{key}-metadata"):
-            name = {"path": "aws:cdk:path", "asset": "aws:asset:path"}[key]
-            for resource in _resources(wave):
-                if text := resource.get_metadata(name):
-                    resource.add_metadata(name, text.removeprefix(place))
-
-
-def _resources(wave: Wave) -> Iterator[cdk.CfnResource]:
+    places = {"aws:cdk:path": f"{wave.stage.node.path}/", "aws:asset:path": "../"}
     for environment in wave.environments.values():
-        yield from (each for each in environment.node.find_all() if isinstance(each, cdk.CfnResource))
+        for resource in (each for each in environment.node.find_all() if isinstance(each, cdk.CfnResource)):
+            for key, place in places.items():
+                if text := resource.get_metadata(key):
+                    resource.add_metadata(key, text.removeprefix(place))
 
 
 def _pinned(spec: Any, version: str) -> Any:
