@@ -59,6 +59,8 @@ embedded: install ## Tests that deploy to the embedded AWS and train there
 STAGE ?= dev
 SINCE ?=
 TARGET ?= aws
+# What the sources are called; a pipeline whose checkout has no history says it.
+REVISION ?= $(shell git describe --always --dirty --abbrev=40 '--exclude=*')
 REGION ?= us-east-1
 
 .PHONY: changed
@@ -71,7 +73,7 @@ assembly: install ## Synthesize teams once, into cdk.out: make assembly TEAMS=qu
 	@rm -rf cdk.out
 	@PATH="$(CURDIR)/$(BIN):$$PATH" node_modules/.bin/cdk synth --quiet --no-notices --build true \
 		--context "target=$(TARGET)" $(if $(TEAMS),--context "team=$(TEAMS)") --output cdk.out \
-		--context "revision=$$(git describe --always --dirty --abbrev=40 '--exclude=*')"
+		--context "revision=$(REVISION)" $(if $(DELIVERY),--context "delivery=$(DELIVERY)")
 
 .PHONY: review
 review: install ## Say what a change means for teams, as Markdown: make review TEAMS=quotes SINCE=origin/main

@@ -163,6 +163,23 @@ PolicyName = Annotated[
         pattern=r"^([A-Za-z0-9+=,.@_-]{1,128}|arn:aws(-[a-z-]+)?:iam::([0-9]{12}|aws):policy/[!-~]+)$",
     ),
 ]
+RoleThere = Annotated[
+    str,
+    _text(
+        "the ARN of a role with {account} in place of the account",
+        like="arn:aws:iam::{account}:role/rft-fleet",
+        pattern=r"^arn:aws(-[a-z-]+)?:iam::\{account\}:role/[A-Za-z0-9+=,.@_/-]{1,512}$",
+    ),
+]
+ConnectionArn = Annotated[
+    str,
+    _text(
+        "the ARN of a connection of CodeConnections",
+        like="arn:aws:codeconnections:us-east-1:111122223333:connection/01234567-89ab-cdef-0123-456789abcdef",
+        pattern=r"^arn:aws(-[a-z-]+)?:(codeconnections|codestar-connections):[a-z0-9-]+:[0-9]{12}:connection/"
+        r"[A-Za-z0-9-]{36}$",
+    ),
+]
 VpcId = Annotated[
     str, _text("the id of a VPC", like="vpc-0123456789abcdef0", pattern=r"^vpc-[0-9a-f]{8,17}$")
 ]
@@ -775,34 +792,31 @@ class Prices(Table):
 class Fleet(Table):
     """How `rft status` and `rft lineage` reach the accounts of stages."""
 
-    role_arn: Annotated[
-        str,
-        _text(
-            "the ARN of a role with {account} in place of the account",
-            like="arn:aws:iam::{account}:role/rft-fleet",
-            pattern=r"^arn:aws(-[a-z-]+)?:iam::\{account\}:role/[A-Za-z0-9+=,.@_/-]{1,512}$",
-        ),
-    ]
+    role_arn: RoleThere
     """Role to take in every account but the one of the credentials in use."""
 
 
 class Delivery(Table):
-    """Who may deploy: the repository on GitHub whose workflows do it."""
+    """Who may deploy: the repository whose workflows do it, or what a pipeline in AWS deploys."""
 
     repository: Annotated[
         str, _text("owner/name", like="example/rft", pattern=r"^[A-Za-z0-9-]{1,39}/[A-Za-z0-9._-]{1,100}$")
     ]
-    """The repository on GitHub."""
+    """The repository on GitHub, or wherever the connection leads."""
     branch: Annotated[str, _text("a branch", like="main", pattern=r"^[A-Za-z0-9._/-]{1,100}$")] = "main"
     """The branch that is deployed and watched for drift."""
     environments: Annotated[tuple[StageName, ...], Field(strict=False, min_length=1)] = ("dev", "prod")
-    """GitHub environments that may deploy, in the order of the waves; each is the stage it deploys."""
+    """The waves in their order: each is the stage it deploys, and on GitHub the environment that may."""
     existing_provider: bool = False
     """Whether the account has an identity provider for GitHub already, of which there can be but one."""
     qualifier: Annotated[
         str, _text("1 to 10 lower-case letters and digits", like="hnb659fds", pattern=r"^[a-z0-9]{1,10}$")
     ] = "hnb659fds"
     """The qualifier of the CDK bootstrap, which is in the names of its roles."""
+    connection_arn: ConnectionArn | None = None
+    """Connection of CodeConnections through which CodePipeline reads the repository."""
+    smoke_role_arn: RoleThere | None = None
+    """Role by which CodePipeline tries out what it deployed to accounts other than its own."""
 
 
 class Platform(Table):

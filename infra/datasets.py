@@ -55,7 +55,7 @@ class Datasets(Construct):
         self, scope: Construct, construct_id: str, *, key: TeamKey, access_logs: AccessLogs, lasting: bool
     ) -> None:
         super().__init__(scope, construct_id)
-        self.bucket = _bucket(self, key=key, access_logs=access_logs, lasting=lasting)
+        self.bucket = encrypted_bucket(self, key=key, access_logs=access_logs, lasting=lasting)
         self._arn = self.bucket.bucket_arn
 
     def announce_uploads(self) -> None:
@@ -107,7 +107,7 @@ class Artifacts(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         lasting = stage.retention == "lasting"
-        self.bucket = _bucket(
+        self.bucket = encrypted_bucket(
             self,
             key=key,
             access_logs=access_logs,
@@ -221,7 +221,7 @@ class Rows(Construct):
             self.case_arns.append(asset.bucket.arn_for_objects(asset.s3_object_key))
 
 
-def _bucket(
+def encrypted_bucket(
     scope: Construct,
     *,
     key: TeamKey,
@@ -229,6 +229,7 @@ def _bucket(
     lasting: bool,
     lifecycle: Sequence[s3.LifecycleRule] = (),
 ) -> s3.Bucket:
+    """Makes the bucket that is its scope: versioned, under the key, TLS only, and with a record of access."""
     return s3.Bucket(
         scope,
         "Default",

@@ -12,7 +12,7 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from infra.config import Delivery
-from infra.permissions import allow, bound_roles, grant
+from infra.permissions import Permission, allow, bound_roles, grant
 
 _ISSUER = "token.actions.githubusercontent.com"
 # The GitHub environment whose jobs may take stages away.
@@ -70,24 +70,7 @@ class GithubDelivery(cdk.Stack):
         smoke = self._role("Smoke", "Tries out what was deployed", environments)
         grant(read, allow("sts:AssumeRole", on=self._bootstrap("lookup")))
         grant(deploy, allow("sts:AssumeRole", on=self._bootstrap("deploy", "file-publishing", "lookup")))
-        stacks, functions = (
-            [
-                self.format_arn(
-                    service=service, region=region, resource=resource, resource_name=name, arn_format=form
-                )
-                for region in regions
-            ]
-            for service, resource, name, form in (
-                ("cloudformation", "stack", "rft-*/*", cdk.ArnFormat.SLASH_RESOURCE_NAME),
-                ("lambda", "function", "rft-*", cdk.ArnFormat.COLON_RESOURCE_NAME),
-            )
-        )
-        named = "CloudFormation begins the names of what our stacks make with rft-, as the stacks' own do."
-        grant(
-            smoke,
-            allow("cloudformation:DescribeStacks", on=stacks, because=named),
-            allow("lambda:InvokeFunction", on=functions, because=named),
-        )
+        grant(smoke, *allow_trying_out(self, regions))
         retire = self._role("Retire", "Takes stages away", [f"{repository}:environment:{_RETIRE}"])
         self._let_retire(retire)
         outputs = {"ReadRole": read, "DeployRole": deploy, "SmokeRole": smoke, "RetireRole": retire}
@@ -225,12 +208,39 @@ class GithubDelivery(cdk.Stack):
     def _bootstrap(self, *kinds: str) -> list[str]:
         """The roles that `cdk bootstrap` made, of these kinds, in every region that is deployed to."""
         return [
-            self.format_arn(
-                service="iam",
-                region="",
-                resource="role",
-                resource_name=f"cdk-{self._settings.qualifier}-{kind}-role-{self.account}-{region}",
-            )
+            bootstrap_role(self, self._settings.qualifier, kind, self.account, region)
             for kind in kinds
             for region in self._regions
         ]
+
+
+def bootstrap_role(stack: cdk.Stack, qualifier: str, kind: str, account: str, region: str) -> str:
+    """Returns the ARN of the role of a kind that `cdk bootstrap` made in an account and region."""
+    return stack.format_arn(
+        service="iam",
+        region="",
+        account=account,
+        resource="role",
+        resource_name=f"cdk-{qualifier}-{kind}-role-{account}-{region}",
+    )
+
+
+def allow_trying_out(stack: cdk.Stack, regions: Sequence[str]) -> tuple[Permission, Permission]:
+    """Returns what `make smoke` needs in the account of a stack."""
+    stacks, functions = (
+        [
+            stack.format_arn(
+                service=service, region=region, resource=resource, resource_name=name, arn_format=form
+            )
+            for region in regions
+        ]
+        for service, resource, name, form in (
+            ("cloudformation", "stack", "rft-*/*", cdk.ArnFormat.SLASH_RESOURCE_NAME),
+            ("lambda", "function", "rft-*", cdk.ArnFormat.COLON_RESOURCE_NAME),
+        )
+    )
+    named = "CloudFormation begins the names of what our stacks make with rft-, as the stacks' own do."
+    return (
+        allow("cloudformation:DescribeStacks", on=stacks, because=named),
+        allow("lambda:InvokeFunction", on=functions, because=named),
+    )

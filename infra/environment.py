@@ -48,6 +48,8 @@ class RftEnvironment(cdk.Stack):
         super().__init__(
             scope,
             team.stack_id(stage),
+            # The same inside of a cdk.Stage, which would put its own name in front.
+            stack_name=team.stack_id(stage),
             env=env,
             description="Reinforcement fine-tuning environment of one team",
             tags={

@@ -22,6 +22,9 @@ _ALWAYS = "(always so: infra/guardrails.py)"
 _TEAM_STACK = re.compile(r"rft-.+-[^-]+")
 _TEAM_TAGS = ("team", "stage", "owner")
 _KEEPS_DATA = ("AWS::KMS::Key", "AWS::Logs::LogGroup", "AWS::S3::Bucket", "AWS::SSM::Parameter")
+# The stack that delivers all others, and what it hands templates on with.
+_PIPELINE = "rft-delivery"
+_HANDED_ON = ("AWS::KMS::Key", "AWS::S3::BucketPolicy")
 _PUBLIC_ACCESS = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
 _NETWORK_IDS = re.compile(r"\b(?:subnet|sg|vpc)-(?:[0-9a-f]{17}|[0-9a-f]{8})\b")
 _MODEL = re.compile(r":(foundation-model|inference-profile|application-inference-profile)/(.+)")
@@ -248,11 +251,13 @@ def _unprotected(template: Template, stack: DeployedStack, platform: Platform) -
             yield name, f"is deleted or replaced with the stack, which lasts {decided}"
 
 
-def _strangers(template: Template, stack: DeployedStack, _: Platform) -> Found:
+def _strangers(template: Template, stack: DeployedStack, platform: Platform) -> Found:
     ours = {"${AWS::AccountId}", stack.account}
+    deployers = _deployers(stack, platform)
     for name, resource in template["Resources"].items():
+        guests = deployers if resource["Type"] in _HANDED_ON else set()
         for statement in _grants(resource.get("Properties", {})):
-            if statement.get("Effect") == "Allow" and (problem := _stranger(statement, ours)):
+            if statement.get("Effect") == "Allow" and (problem := _stranger(statement, ours, guests)):
                 yield name, f"{problem} {_ALWAYS}"
         properties = resource.get("Properties", {})
         match resource["Type"]:
@@ -269,7 +274,22 @@ def _strangers(template: Template, stack: DeployedStack, _: Platform) -> Found:
                 yield name, f"is a key that does not expire {_ALWAYS}"
 
 
-def _stranger(statement: Mapping[str, Any], ours: set[str]) -> str:
+def _deployers(stack: DeployedStack, platform: Platform) -> set[str]:
+    """The one exception: who deploys to the accounts of stages may read what the pipeline hands to them.
+
+    It is CDK's role in each account that `accounts` names, in the region of the pipeline.
+    """
+    if stack.name != _PIPELINE or platform.delivery is None:
+        return set()
+    return {
+        f"arn:${{AWS::Partition}}:iam::{account}:role/"
+        f"cdk-{platform.delivery.qualifier}-deploy-role-{account}-{stack.region}"
+        for accounts in platform.accounts.values()
+        for account in accounts
+    }
+
+
+def _stranger(statement: Mapping[str, Any], ours: set[str], guests: set[str]) -> str:
     """What is wrong with whom a statement lets in, or nothing."""
     if "NotPrincipal" in statement:
         return "lets in everybody but some"
@@ -281,7 +301,7 @@ def _stranger(statement: Mapping[str, Any], ours: set[str]) -> str:
                     if not _on_behalf(statement, ours):
                         return "lets in everybody"
                 case "AWS":
-                    if name not in ours and not _holds(name, ours):
+                    if name not in {*ours, *guests} and not _holds(name, ours):
                         return f"lets in {name}, which is not of this account"
                 case "Service":
                     if name not in _WITHOUT_SOURCE and not _on_behalf(statement, ours):

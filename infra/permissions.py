@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import aws_cdk as cdk
 from aws_cdk import aws_iam as iam
-from constructs import Construct
+from constructs import Construct, IConstruct
 
 from infra.config import ENVIRONMENT_TAG, AllowedJudge, InferenceProfile
 
@@ -146,8 +146,22 @@ def grant_apart(
     handed to the library as one document: each as an object of its own is two trips to its process, for
     every one of some 160 statements in a stack.
     """
-    document = {"Statement": [each.statement() for each in permissions]}
-    policy = iam.Policy(scope, construct_id, document=iam.PolicyDocument.from_json(document), roles=roles)
+    policy = iam.Policy(scope, construct_id, document=_document(permissions), roles=roles)
+    _explain(policy, permissions)
+
+
+def regrant(policy: iam.CfnPolicy, *permissions: Permission) -> None:
+    """Puts permissions in place of those that the library wrote into a policy, with their reasons."""
+    policy.policy_document = _document(permissions)
+    _explain(policy, permissions)
+
+
+def _document(permissions: Iterable[Permission]) -> iam.PolicyDocument:
+    return iam.PolicyDocument.from_json({"Statement": [each.statement() for each in permissions]})
+
+
+def _explain(policy: iam.Policy | iam.CfnPolicy, permissions: Iterable[Permission]) -> None:
+    """Tells the security check why there are wildcards in permissions."""
     reasoned = [(arn, each.because) for each in permissions if each.because for arn in each.on]
     if reasoned:
         arns = map(_spelled, policy.stack.resolve([arn for arn, _ in reasoned]))
@@ -167,7 +181,7 @@ def bound_roles(stack: cdk.Stack, boundary: str | None) -> None:
         iam.PermissionsBoundary.of(stack).apply(find(stack, "Boundary", boundary))
 
 
-def accept(scope: cdk.Resource, findings: Mapping[str, str]) -> None:
+def accept(scope: IConstruct, findings: Mapping[str, str]) -> None:
     """Accepts findings of the security check for one resource: `{finding: reason}`."""
     cdk.Validations.of(scope).acknowledge(
         *(cdk.Acknowledgment(id=finding, reason=reason) for finding, reason in findings.items())

@@ -6,26 +6,31 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.infra.conftest import REPOSITORY, Assembly
 
 
+def make_project(root: Path) -> Path:
+    """A project of its own: app.py, settings of the sample teams, stand-ins for their packages."""
+    for name in ("app.py", "cdk.json", "package.json"):
+        shutil.copy(REPOSITORY / name, root)
+    shutil.copytree(REPOSITORY / "teams", root / "teams")
+    for folder in ("workflow", "quotes/reward", "support/reward"):
+        (root / "build" / "aws" / folder).mkdir(parents=True)
+        (root / "build" / "aws" / folder / "package.txt").write_text(folder)
+    return root
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project of its own: app.py, settings of the sample teams, stand-ins for their packages."""
-    for name in ("app.py", "cdk.json"):
-        shutil.copy(REPOSITORY / name, tmp_path)
-    shutil.copytree(REPOSITORY / "teams", tmp_path / "teams")
-    for folder in ("workflow", "quotes/reward", "support/reward"):
-        (tmp_path / "build" / "aws" / folder).mkdir(parents=True)
-        (tmp_path / "build" / "aws" / folder / "package.txt").write_text(folder)
-    return tmp_path
+    return make_project(tmp_path)
 
 
 def run(
-    project: Path, region: str = "us-east-1", **context: str
+    project: Path, region: str = "us-east-1", **context: Any
 ) -> tuple[subprocess.CompletedProcess[str], Assembly]:
     """Runs the app with the context and the variables that the CLI gives it."""
     given = json.loads((project / "cdk.json").read_text())["context"] | context
@@ -33,14 +38,14 @@ def run(
         **os.environ,
         "PYTHONPATH": str(REPOSITORY),
         "CDK_CONTEXT_JSON": json.dumps(given),
-        "CDK_OUTDIR": str(project / "cdk.out"),
+        "CDK_OUTDIR": str(project / context.get("delivery", "cdk.out")),
         "CDK_DEFAULT_ACCOUNT": "111122223333",
         "CDK_DEFAULT_REGION": region,
     }
     done = subprocess.run(
         [sys.executable, "app.py"], cwd=project, env=environment, capture_output=True, text=True, check=False
     )
-    return done, Assembly(folder=project / "cdk.out")
+    return done, Assembly(folder=project / context.get("delivery", "cdk.out"))
 
 
 def test_app_builds_only_what_is_asked_for(project: Path) -> None:

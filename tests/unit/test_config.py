@@ -781,6 +781,23 @@ PLATFORM_MISTAKES = {
         "regions = []",
         ['teams/platform.toml:6: models."amazon.nova-2-lite-v1:0:256k".regions = []: must be a list'],
     ),
+    "connection by its name": (
+        "[tags]",
+        '[delivery]\nrepository = "example/rft"\nconnection_arn = "github"\n[tags]',
+        [
+            'teams/platform.toml:5: delivery.connection_arn = "github": must be the ARN of a connection of '
+            'CodeConnections, like "arn:aws:codeconnections:us-east-1:111122223333:connection/'
+            "01234567-89ab-cdef..."
+        ],
+    ),
+    "role of one account": (
+        "[tags]",
+        '[delivery]\nrepository = "example/rft"\nsmoke_role_arn = "arn:aws:iam::111122223333:role/x"\n[tags]',
+        [
+            'teams/platform.toml:5: delivery.smoke_role_arn = "arn:aws:iam::111122223333:role/x": must be the '
+            'ARN of a role with {account} in place of the account, like "arn:aws:iam::{account}:role/rft-fleet"'
+        ],
+    ),
     "prices without a date": (
         "date = 2026-11-23\n",
         "",

@@ -1,14 +1,17 @@
 """The examples of the documentation work: settings are accepted, code runs, commands exist."""
 
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.main import get_command
 
 from infra.config import load_platform, load_team, reward_functions
@@ -78,6 +81,8 @@ def test_settings_are_accepted(block, root):
         platform.write_text(block.text)
     elif "judges" in document:
         platform.write_text(platform.read_text().partition("[judges.")[0] + block.text)
+    elif "delivery" in document:
+        platform.write_text(f"{platform.read_text()}\n{block.text}")
     elif "reward" in document:
         team.write_bytes(placed(team.read_bytes(), block.text, name="team.toml", force=True))
     else:
@@ -159,3 +164,58 @@ def test_completions_of_the_example_fit_the_sample_team(tmp_path):
         team, scoring.completions(tmp_path / "c.jsonl", rows, rows), lambda _: None
     )
     assert [each.score for each in scores.found] == [1.0, 1.0]
+
+
+DRY = """#!/bin/sh
+# What has changed is asked for real; everything else only says what it would do.
+echo "$@" >>"$CALLS"
+case "$*" in
+  *changed*) cd "$ROOT" && exec .venv/bin/rft ci changed ;;
+  *) exec "$MAKE" --dry-run --directory "$ROOT" "$@" >/dev/null ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("job", ["test", "review", "synthesize", "dev", "prod"])
+def test_the_jobs_on_gitlab_call_verbs_that_exist(job, tmp_path):
+    (block,) = (each.values[0] for each in blocks("yaml") if each.values[0].page == "docs/delivery.md")
+    jobs = yaml.safe_load(block.text)
+    script = {**jobs.get(jobs[job].get("extends"), {}), **jobs[job]}["script"]
+    assert jobs[job]["stage"] in jobs["stages"]
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "make").write_text(DRY)
+    (tmp_path / "bin" / "make").chmod(0o755)
+    if job in ("dev", "prod"):
+        changed = subprocess.run(
+            [ROOT / ".venv/bin/rft", "ci", "changed"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        (tmp_path / "changed.txt").write_text(changed.stdout)
+    environment = {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "CALLS": str(tmp_path / "calls"),
+        "ROOT": str(ROOT),
+        "MAKE": str(shutil.which("make")),
+        "CI_JOB_NAME": job,
+        "CI_MERGE_REQUEST_DIFF_BASE_SHA": "HEAD",
+        "CI_COMMIT_BEFORE_SHA": "HEAD",
+        "AWS_TOKEN": "token",
+        "AWS_REGION": "us-east-1",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token"),
+        "RFT_ACCOUNT": "111122223333",
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(script)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    stacks = [f"rft-quotes-{job}", f"rft-support-{job}"]
+    assert (tmp_path / "calls").read_text().splitlines() == {
+        "test": ["test"],
+        "review": ["--silent changed SINCE=HEAD", "review TEAMS=quotes,support SINCE=HEAD"],
+        "synthesize": ["--silent changed SINCE=HEAD", "assembly TEAMS=quotes,support"],
+    }.get(job, [f"deploy STACKS={' '.join(stacks)}", f"smoke TEAMS=quotes,support STAGE={job}"])
