@@ -12,7 +12,7 @@ from aws_cdk import aws_iam as iam
 
 from infra.config import load_platform, load_team
 from infra.environment import RftEnvironment
-from infra.permissions import allow, grant
+from infra.permissions import allow, grant_apart
 from tests.infra.conftest import ACCOUNT, BOUNDARY, ENV, REGION, REPOSITORY, Assembly, checked_app
 
 Statement = dict[str, Any]
@@ -613,7 +613,8 @@ def test_fails_when_a_wildcard_has_no_reason(
     )
     role = environment.node.find_child("Customization").node.find_child("Default")
     assert isinstance(role, iam.Role)
-    grant(role, allow("s3:GetObject", on=["arn:aws:s3:::elsewhere/*"], because=reason))
+    permission = allow("s3:GetObject", on=["arn:aws:s3:::elsewhere/*"], because=reason)
+    grant_apart(environment, "Elsewhere", [role], permission)
     if reason:
         app.synth()
     else:
