@@ -446,7 +446,10 @@ def _home(aws: bool, teams: Sequence[Team]) -> tuple[Cloud, fleet.Sources]:
 
 
 def _table(found: fleet.Fleet) -> Table:
-    names = ("team", "stage", "stack", "last run", "result", "champion", "gain", "spent", "version", "drift")
+    names = (
+        *("team", "stage", "stack", "last run", "result", "champion", "gain", "calls"),
+        *("spent", "version", "drift"),
+    )
     table = Table(*names, box=None, header_style="bold")
     for row in found.rows:
         nothing = Text("out of reach", "red") if row.troubles else Text("not deployed", "dim")
@@ -459,6 +462,7 @@ def _table(found: fleet.Fleet) -> Table:
             _result(row.run),
             (row.champion.run or "" if row.champion else "none") if row.status else "",
             fleet.gain(row.champion.gain) if row.champion else "",
+            fleet.calls(row.calls) if row.champion else "",
             fleet.money(row.spend) if row.status else "",
             row.version.state if row.version else "",
             drift if row.status else "",
@@ -557,9 +561,14 @@ def cost(team: TeamName, stage: Stage = "dev") -> None:
     currency = platform.prices.currency if platform.prices else ""
     for item in items:
         priced = [] if item.price is None else [f"{item.price:.2f}", f"{item.price * item.count:.2f}"]
-        table.add_row(item.type, str(item.count), *(priced or ["no price", "?"]))
+        table.add_row(item.type, str(item.count), *(priced or ["unpriced", "unpriced"]))
     total = sum((item.price or 0) * item.count for item in items)
-    table.add_row("in all", "", "", Text(f"{total:.2f} {currency}", "bold"))
+    rest = ", without what is unpriced" if any(item.price is None for item in items) else ""
+    table.add_row("in all", "", "", Text(f"{total:.2f} {currency}{rest}", "bold"))
+    # The template knows nothing of what runs make.
+    model = platform.prices.custom_model_month if platform.prices else None
+    each = "unpriced" if model is None else f"{model:.2f}"
+    table.add_row("on top, a custom model that stays", f"0 to {settings.retention.models} and more", each, "")
     out.print(table)
     dated = f"prices of {platform.prices.date}" if platform.prices else "no prices in teams/platform.toml"
     out.print(f"[dim]{dated}; what is stored and what is used come on top[/dim]", highlight=False)
@@ -834,7 +843,7 @@ def _items_table(items: list[Item], currency: str) -> Table:
     table = Table("what", "name", "", f"{currency} a month".strip(), "becomes", box=None, header_style="bold")
     colors = {"kept": "green", "left": "bold red", "stopped": "yellow", "deleted": "yellow"}
     for item in items:
-        month = "no price" if item.month is None else _price(item.month)
+        month = "unpriced" if item.month is None else _price(item.month)
         fate = Text(item.fate, colors[item.fate])
         table.add_row(item.kind, Text(item.name), Text(item.note, "dim"), month, fate)
     table.columns[1].overflow = "fold"

@@ -11,7 +11,6 @@
 
 import datetime
 import json
-import subprocess
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from infra.config import TEAM_FILE, TEAMS, Account, Region, SettingsError, Stage, Table, Team, team_names
 from infra.faults import plain, read_toml
-from rft.cloud import CloudError
+from rft.changes import git
 
 RETIRED_FILE: Final = "retired.toml"
 
@@ -126,7 +125,7 @@ def missing_teams(root: Path, since: str) -> list[str]:
     just as a deleted folder does. Works on the working tree, offline.
 
     Raises:
-        CloudError: Git knows no such revision, or this is no git checkout.
+        ChangesError: Git knows no such revision, or this is no git checkout.
         SettingsError: `teams/retired.toml` is wrong.
     """
     ended = retired(root)
@@ -191,21 +190,11 @@ def _shown(place: _Place) -> str:
 
 def _at(root: Path, since: str) -> dict[str, dict[str, _Place]]:
     """The stages of all teams at a revision."""
-    listing = _git(root, "ls-tree", "-r", "-z", "--name-only", since, "--", f"{TEAMS}/", since=since)
+    to = f"read {TEAMS}/ at {since}"
+    listing = git(root, "ls-tree", "-r", "-z", "--name-only", since, "--", f"{TEAMS}/", to=to)
     paths = [path for path in listing.decode().split("\0") if path.count("/") == 2]
     return {
-        path.split("/")[1]: _stages(_git(root, "show", f"{since}:./{path}", since=since))
+        path.split("/")[1]: _stages(git(root, "show", f"{since}:./{path}", to=to))
         for path in paths
         if path.endswith(f"/{TEAM_FILE}")
     }
-
-
-def _git(root: Path, *words: str, since: str) -> bytes:
-    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, check=False)  # noqa: S607 - the git of the PATH
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise CloudError(
-            f"git cannot read {TEAMS}/ at {since} ({said[0] if said else 'no reason given'}):"
-            " fetch the whole history, or name another revision"
-        )
-    return done.stdout

@@ -548,7 +548,7 @@ def test_exit_codes_are_for_pipelines(rft: Callable[..., tuple[int, str]], proje
     [
         (["--stage", "x"], "rft: team quotes has no stage 'x' (stages: dev, prod)"),
         (["--json", "--markdown"], "rft: --markdown and --json are two ways"),
-        (["--against", "nowhere"], "rft: git rev-parse failed (fatal: "),
+        (["--against", "nowhere"], "rft: git cannot compare with nowhere (fatal: "),
     ],
 )
 def test_a_mistake_of_the_caller_is_told_in_a_line(

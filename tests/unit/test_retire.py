@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.config import SettingsError, load_teams
-from rft.cloud import CloudError
+from rft.changes import ChangesError
 from rft.retire import Retired, entry_text, expired, expiring, missing_teams, record, retired
 
 REPOSITORY = Path(__file__).parents[2]
@@ -157,6 +157,6 @@ def test_a_stage_that_is_back_must_not_stay_listed(root: Path):
 
 def test_a_revision_that_git_does_not_know_is_told(root: Path):
     with pytest.raises(
-        CloudError, match=r"git cannot read teams/ at nowhere \(.*\): fetch the whole history"
+        ChangesError, match=r"git cannot read teams/ at nowhere \(.*\): fetch the whole history"
     ):
         missing_teams(root, "nowhere")
