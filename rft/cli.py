@@ -56,7 +56,7 @@ from rft.cloud import Cloud, CloudError, Deployed, Run
 from rft.cost import idle_month
 from rft.delivery import Cdk, DeliveryError
 from rft.embedded.aws import EmbeddedAws, EmbeddedAwsError
-from rft.execution_policy import Place, execution_policies
+from rft.execution_policy import Place, execution_policies, shield
 from rft.grader_import import JUDGE, GraderError, main_text, placed
 from rft.new_team import TASKS, NewTeam, NewTeamError, Request, Task, write_team
 from rft.packaging import PackagingError, package
@@ -1013,25 +1013,41 @@ def execution_policy(
     account: Annotated[str, typer.Option(help="The account's 12 digits.")],
     region: Annotated[str, typer.Option(help="The region that is bootstrapped.")] = "us-east-1",
     qualifier: Annotated[str, typer.Option(help="The bootstrap's qualifier.")] = "hnb659fds",
+    network: Annotated[bool, typer.Option("--network", help="Also what rft-network needs.")] = False,
+    delivery: Annotated[
+        bool,
+        typer.Option("--delivery", help="Also what rft-delivery needs, which is kept from it otherwise."),
+    ] = False,
 ) -> None:
     """Writes what CloudFormation needs to deploy all stacks, to bootstrap with instead of administrator."""
     platform = load_platform(ROOT)
     if not re.fullmatch(r"[0-9]{12}", account):
         raise CloudError(f"--account {account}: an account has 12 digits")
+    if delivery and platform.delivery is None:
+        raise SettingsError(
+            ["teams/platform.toml: delivery: is missing: --delivery needs the repository that may deploy"]
+        )
     place = Place(account=account, region=region, qualifier=qualifier)
     boundary = platform.permissions_boundary
     if boundary and not boundary.startswith("arn:"):
         boundary = f"arn:aws:iam::{account}:policy/{boundary}"
-    with tempfile.TemporaryDirectory(prefix="rft-policy-") as folder:
-        assembly = Path(folder) / "cdk.out"
-        with _step("Synthesize all stacks"):
-            Cdk(ROOT, os.environ, Path(folder) / "cdk.log").synth({}, assembly)
-        templates = [json.loads(path.read_text()) for path in assembly.glob("*.template.json")]
-    policies = execution_policies(templates, place, boundary=boundary)
+    wanted: dict[str, dict[str, str]] = {"": {}}
+    wanted |= {"network-": {"network": "true"}} if network else {}
+    wanted |= {"delivery-": {"delivery": "github"}} if delivery else {}
+    policies = {}
+    for kind, context in wanted.items():
+        with tempfile.TemporaryDirectory(prefix="rft-policy-") as folder:
+            assembly = Path(folder) / "cdk.out"
+            with _step(f"Synthesize {f'rft-{kind[:-1]}' if kind else 'the stacks of all teams'}"):
+                Cdk(ROOT, os.environ, Path(folder) / "cdk.log").synth(context, assembly)
+            templates = [json.loads(path.read_text()) for path in assembly.glob("*.template.json")]
+        for number, policy in enumerate(execution_policies(templates, place, boundary=boundary), 1):
+            policies[f"rft-execution-{region}-{kind}{number}"] = policy
+    if not delivery:
+        policies[f"rft-execution-{region}-shield"] = shield(policies.values(), place)
     target = ROOT / "build" / "execution-policy" / f"{account}-{region}"
     target.mkdir(parents=True, exist_ok=True)
-    names = [f"rft-execution-{region}-{number}" for number in range(1, len(policies) + 1)]
-    for name, policy in zip(names, policies, strict=True):
+    for name, policy in policies.items():
         path = target / f"{name}.json"
         path.write_text(json.dumps(policy, indent=2) + "\n", encoding="utf-8")
         document = f"file://{path.relative_to(ROOT)}"
@@ -1040,7 +1056,7 @@ def execution_policy(
             highlight=False,
             soft_wrap=True,
         )
-    arns = ",".join(f"arn:aws:iam::{account}:policy/{name}" for name in names)
+    arns = ",".join(f"arn:aws:iam::{account}:policy/{name}" for name in policies)
     out.print(
         f"npx cdk bootstrap aws://{account}/{region} --qualifier {qualifier}"
         f" --cloudformation-execution-policies {arns}",
