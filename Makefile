@@ -58,6 +58,8 @@ embedded: install ## Tests that deploy to the embedded AWS and train there
 # What a delivery pipeline calls, in this order; .github/workflows does, and any other pipeline can.
 STAGE ?= dev
 SINCE ?=
+PARTS ?= build/parts
+RUN ?=
 TARGET ?= aws
 REGION ?= us-east-1
 
@@ -80,6 +82,10 @@ review: install ## Say what a change means for teams, as Markdown: make review T
 .PHONY: diff
 diff: install ## Compare cdk.out with what is deployed, as Markdown: make diff STACKS=rft-quotes-dev
 	@$(BIN)/rft ci diff $(STACKS) $(if $(ALLOW_LOSS),--allow-loss)
+
+.PHONY: comment
+comment: install ## Put the parts of a comment together, as long as GitHub takes: make comment PARTS=build/parts
+	@$(BIN)/rft ci comment "$(PARTS)" --run "$(RUN)"
 
 .PHONY: deploy
 deploy: install ## Deploy cdk.out as it is: make deploy STACKS="rft-quotes-dev rft-support-dev"
