@@ -59,6 +59,7 @@ embedded: install ## Tests that deploy to the embedded AWS and train there
 STAGE ?= dev
 SINCE ?=
 PARTS ?= build/parts
+FROM ?= build/retired.toml
 RUN ?=
 TARGET ?= aws
 REGION ?= us-east-1
@@ -107,6 +108,10 @@ expired: install ## Print the stages whose last day is over, or a team's: make e
 .PHONY: retire
 retire: install ## Take a stage away, from its runs to its stack: make retire TEAM=quotes STAGE=dev
 	@$(BIN)/rft retire "$(TEAM)" --stage "$(STAGE)" $(if $(YES),--yes) $(if $(PURGE),--purge $(if $(YES),--yes))
+
+.PHONY: ended
+ended: install ## Take a retired stage out of teams/: make ended TEAM=quotes STAGE=dev FROM=build/retired.toml
+	@$(BIN)/rft ci ended "$(TEAM)" --stage "$(STAGE)" --from "$(FROM)"
 
 .PHONY: drift
 drift: install ## List what was changed by hand: make drift STACKS=rft-quotes-dev

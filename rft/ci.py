@@ -16,7 +16,7 @@ from rft.changes import WAVES, changed_teams, losses, wave
 from rft.cloud import Cloud, CloudError, Deployed
 from rft.comment import comment as write_comment
 from rft.delivery import Cdk
-from rft.retire import missing_teams
+from rft.retire import end, missing_teams, read_retired
 from rft.revision import merge_base
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -135,6 +135,26 @@ def _try_out(deployed: Deployed) -> None:
     if not isinstance(answer, list) or [each.get("id") for each in answer] != ["smoke"]:
         raise CloudError(f"{deployed.stack}: the reward function answered {json.dumps(answer)[:200]}")
     deployed.invoke(deployed.outputs["Start"], {"dry_run": True}, f"{deployed.stack}: no run")
+
+
+@app.command()
+def ended(
+    team: Annotated[str, typer.Argument(help="The team's name.", metavar="TEAM")],
+    stage: Stage,
+    source: Annotated[Path, typer.Option("--from", help="The retired.toml that the retirement wrote.")],
+) -> None:
+    """Takes a retired stage out of the files under teams/, and says so as the text of a pull request."""
+    path = source.resolve()
+    if not path.is_relative_to(ROOT):
+        raise CloudError(f"{source}: must be a file within {ROOT}")
+    entry = read_retired(ROOT, path).get(team, {}).get(stage)
+    if entry is None:
+        raise CloudError(f"{source}: lists no {team}.{stage}: the stage has not been retired")
+    done = end(ROOT, team, stage, entry)
+    typer.echo(f"`rft-{team}-{stage}` was retired on {entry.date} in {entry.account}, {entry.region}.\n")
+    for each in (*done, *(f"kept on purpose: {each}" for each in entry.kept)):
+        typer.echo(f"- {each}")
+    typer.echo("\nNo check starts for what a workflow opens: close this and open it again.")
 
 
 @app.command()

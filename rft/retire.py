@@ -11,6 +11,8 @@
 
 import datetime
 import json
+import re
+import shutil
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -86,8 +88,15 @@ def retired(root: Path) -> dict[str, dict[str, Retired]]:
         SettingsError: The file is wrong.
     """
     path = root / TEAMS / RETIRED_FILE
-    if not path.exists():
-        return {}
+    return read_retired(root, path) if path.exists() else {}
+
+
+def read_retired(root: Path, path: Path) -> dict[str, dict[str, Retired]]:
+    """Reads a file like `teams/retired.toml`, wherever under the project's root it is.
+
+    Raises:
+        SettingsError: The file is wrong, or there is none.
+    """
     file, faults = read_toml(root, path)
     if file is None:
         raise SettingsError(faults)
@@ -116,6 +125,64 @@ def entry_text(team: str, stage: str, entry: Retired) -> str:
     # What JSON says of a list of texts means the same in TOML.
     lines += [f"kept = {json.dumps(list(entry.kept))}"] if entry.kept else []
     return "\n".join(lines) + "\n"
+
+
+def end(root: Path, team: str, stage: str, entry: Retired) -> list[str]:
+    """Takes a stage that is gone out of the files: listed as retired, its table removed, or its folder.
+
+    The folder goes with its last stage. A stage that has been set up elsewhere since then stays.
+
+    Returns:
+        A sentence for each thing that was done.
+
+    Raises:
+        SettingsError: The stage stands in its file in a form that only a person can take out.
+    """
+    folder = root / TEAMS / team
+    file = folder / TEAM_FILE
+    done = [f"{TEAMS}/{RETIRED_FILE} lists {team}.{stage}"]
+    if file.is_file():
+        text = file.read_text(encoding="utf-8")
+        stages = _stages(text.encode())
+        if stage in stages and not _moved(stages[stage], (entry.account, entry.region)):
+            if len(stages) == 1:
+                shutil.rmtree(folder)
+                done.append(f"{TEAMS}/{team} is removed with its rows: {stage} was its last stage")
+            else:
+                file.write_text(_without_stage(text, team, stage), encoding="utf-8")
+                done.append(f"{TEAMS}/{team}/{TEAM_FILE} has no stage {stage} any more")
+    record(root, team, stage, entry)
+    return done
+
+
+def _without_stage(text: str, team: str, stage: str) -> str:
+    """A team's file without the table of a stage, and otherwise as it was written."""
+    lines = text.splitlines(keepends=True)
+    header = re.compile(rf"\s*\[\s*stages\s*\.\s*[\"']?{re.escape(stage)}[\"']?\s*\]\s*(#.*)?")
+    starts = [number for number, line in enumerate(lines) if header.fullmatch(line.rstrip("\r\n"))]
+    if starts:
+        after = starts[0] + 1
+        while after < len(lines) and not lines[after].lstrip().startswith("["):
+            after += 1
+        # What is said right above the next table belongs to it.
+        while after < len(lines) and lines[after - 1].startswith("#"):
+            after -= 1
+        lines = lines[: starts[0]] + lines[after:]
+    expected = tomllib.loads(text)
+    del expected["stages"][stage]
+    left = "".join(lines)
+    try:
+        found = tomllib.loads(left)
+    except tomllib.TOMLDecodeError:
+        found = {}
+    if found != expected:
+        raise SettingsError(
+            [
+                f"{TEAMS}/{team}/{TEAM_FILE}: stages.{stage}: is no table [stages.{stage}] of its own, so a "
+                "person has to take it out"
+            ]
+        )
+    return left
 
 
 def missing_teams(root: Path, since: str) -> list[str]:
