@@ -331,7 +331,8 @@ def _change(action: str, deployed: Deployed, run: str | None, reason: str) -> No
     """Changes the champion and waits until it serves the other model."""
     state = deployed.change_champion(action, run=run, why=reason)
     goal, chosen = state["goal"], state["run"]
-    pause = 0.5 if deployed.cloud.endpoint else 15.0
+    # A change may be there at once; one that takes long is asked after less and less often.
+    pause = 0.5
     deadline = time.monotonic() + _CHANGE_SECONDS
     with _step(f"Move the champion to the model of {chosen}"):
         while state["model"] != goal:
@@ -341,6 +342,7 @@ def _change(action: str, deployed: Deployed, run: str | None, reason: str) -> No
                     " look at it with `rft history` and try again"
                 )
             time.sleep(pause)
+            pause = min(pause if deployed.cloud.endpoint else 2 * pause, 15.0)
             state = deployed.change_champion("status")
     out.print(f"The champion {state['champion_arn']} serves {goal} of {chosen}.", highlight=False)
 
@@ -563,12 +565,13 @@ def cost(team: TeamName, stage: Stage = "dev") -> None:
         priced = [] if item.price is None else [f"{item.price:.2f}", f"{item.price * item.count:.2f}"]
         table.add_row(item.type, str(item.count), *(priced or ["unpriced", "unpriced"]))
     total = sum((item.price or 0) * item.count for item in items)
-    rest = ", without what is unpriced" if any(item.price is None for item in items) else ""
-    table.add_row("in all", "", "", Text(f"{total:.2f} {currency}{rest}", "bold"))
+    priced_only = any(item.price is None for item in items)
+    label = "what has a price, in all" if priced_only else "in all"
+    table.add_row(label, "", "", Text(f"{total:.2f} {currency}", "bold"))
     # The template knows nothing of what runs make.
     model = platform.prices.custom_model_month if platform.prices else None
     each = "unpriced" if model is None else f"{model:.2f}"
-    table.add_row("on top, a custom model that stays", f"0 to {settings.retention.models} and more", each, "")
+    table.add_row("on top: every custom model", "", each, "")
     out.print(table)
     dated = f"prices of {platform.prices.date}" if platform.prices else "no prices in teams/platform.toml"
     out.print(f"[dim]{dated}; what is stored and what is used come on top[/dim]", highlight=False)

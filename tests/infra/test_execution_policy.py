@@ -2,6 +2,10 @@
 
 import fnmatch
 import json
+import re
+import shlex
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +13,8 @@ import pytest
 from infra.config import Delivery, load_platform
 from infra.delivery import GithubDelivery
 from infra.network import PrivateNetwork
+from rft import cli
+from rft.delivery import Cdk
 from rft.execution_policy import (
     LARGEST_POLICY,
     Place,
@@ -18,6 +24,7 @@ from rft.execution_policy import (
     shield,
     size,
 )
+from tests import documented
 from tests.infra.conftest import ACCOUNT, ENV, REGION, REPOSITORY, Assembly, checked_app
 
 PLACE = Place(account=ACCOUNT, region=REGION)
@@ -191,6 +198,42 @@ def test_what_deploys_teams_cannot_change_who_may_deploy(
             assert not allows(shielded, action, role)
     # Neither the stacks of a team of that name.
     assert allows(shielded, "iam:PutRolePolicy", f"{IAM}:role/rft-delivery-dev-RewardRole1-AbC")
+
+
+def test_the_documented_commands_write_the_policies_and_how_to_put_them_in_place(
+    templates: list[dict[str, Any]],
+    others: dict[str, list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def synth(_: Cdk, context: dict[str, str], output: Path) -> None:
+        """What the CDK CLI would write: it takes the packages for AWS, from the registries."""
+        asked = "network" if "network" in context else "delivery" if "delivery" in context else ""
+        output.mkdir()
+        for number, template in enumerate(others[asked] if asked else templates):
+            (output / f"{number}.template.json").write_text(json.dumps(template))
+
+    monkeypatch.setattr(Cdk, "synth", synth)
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    shutil.copytree(REPOSITORY / "teams", tmp_path / "teams", ignore=shutil.ignore_patterns("data"))
+    platform = tmp_path / "teams/platform.toml"
+    platform.write_text('delivery.repository = "example/rft"\n' + platform.read_text())
+    commands = [each for each in documented.commands() if " execution-policy " in each]
+    written = {}
+    for command in commands:
+        cli.app(shlex.split(command)[1:], standalone_mode=False)
+        folder = tmp_path / "build/execution-policy" / f"{ACCOUNT}-{REGION}"
+        said = capsys.readouterr().out
+        names = set(re.findall(r"--policy-name (\S+)", said))
+        assert all(f"policy/{name}" in said.splitlines()[-1] for name in names)
+        for name in names:
+            assert json.loads((folder / f"{name}.json").read_text())["Statement"]
+        written[command] = {
+            name.rpartition("rft-execution-us-east-1-")[2].rstrip("1234567890-") for name in names
+        }
+    # The first keeps the roles that deploy from everybody; the second is for as long as they are deployed.
+    assert list(written.values()) == [{"", "shield"}, {"", "network", "delivery"}]
 
 
 def test_every_action_is_named_and_iam_s3_and_kms_are_never_everything(
