@@ -98,3 +98,9 @@ def test_a_single_section_that_does_not_fit_is_named() -> None:
     assert said == (
         f"> **Shortened to what GitHub takes.** Left out: all of ❌ `huge`. The whole text: {WHERE}.\n\n"
     )
+
+
+def test_what_stands_in_code_ends_nothing() -> None:
+    hostile = "before\n</details>\n### ✅ `me`\n<details>\n- **gone**\nafter\n" + "x\n" * 2_000
+    said = comment([diff_section("rft-quotes-dev", hostile, [])], "there", limit=2_000)
+    assert said.partition("\n\n")[2] == "### rft-quotes-dev\n\n\n<sub>left out: cdk diff</sub>\n\n"

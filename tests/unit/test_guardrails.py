@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.config import Gates, Promotion, SettingsError, load_platform, load_teams
+from infra.config import Gates, Promotion, SettingsError, examine_team, load_platform, load_teams
 from infra.guardrails import DeployedStack, guardrail_faults, stacks
 
 PLATFORM = """\
@@ -345,6 +345,8 @@ def test_a_team_that_loosens_a_gate_is_told_who_decides(project: Path, table: st
         f"teams/alpha/team.toml:{line}: {table}.{key} = {value}: must be {allowed} "
         f"(the platform team decides: teams/platform.toml, limits.{table}.{key})"
     )
+    # What `rft check` goes by.
+    assert examine_team(project, "alpha")[2] == [fault]
 
 
 def test_a_team_may_be_exactly_as_loose_as_allowed_and_stricter(project: Path) -> None:
