@@ -13,7 +13,7 @@ import pytest
 from infra.config import Delivery, load_platform
 from infra.delivery import GithubDelivery
 from infra.network import PrivateNetwork
-from rft import cli
+from rft import cli, terminal
 from rft.delivery import Cdk
 from rft.execution_policy import (
     LARGEST_POLICY,
@@ -215,7 +215,7 @@ def test_the_documented_commands_write_the_policies_and_how_to_put_them_in_place
             (output / f"{number}.template.json").write_text(json.dumps(template))
 
     monkeypatch.setattr(Cdk, "synth", synth)
-    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    monkeypatch.setattr(terminal, "ROOT", tmp_path)
     shutil.copytree(REPOSITORY / "teams", tmp_path / "teams", ignore=shutil.ignore_patterns("data"))
     platform = tmp_path / "teams/platform.toml"
     platform.write_text('delivery.repository = "example/rft"\n' + platform.read_text())
