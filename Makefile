@@ -58,6 +58,9 @@ embedded: install ## Tests that deploy to the embedded AWS and train there
 # What a delivery pipeline calls, in this order; .github/workflows does, and any other pipeline can.
 STAGE ?= dev
 SINCE ?=
+PARTS ?= build/parts
+FROM ?= build/retired.toml
+RUN ?=
 TARGET ?= aws
 # What the sources are called; a pipeline whose checkout has no history says it.
 REVISION ?= $(shell git describe --always --dirty --abbrev=40 '--exclude=*')
@@ -83,6 +86,10 @@ review: install ## Say what a change means for teams, as Markdown: make review T
 diff: install ## Compare cdk.out with what is deployed, as Markdown: make diff STACKS=rft-quotes-dev
 	@$(BIN)/rft ci diff $(STACKS) $(if $(ALLOW_LOSS),--allow-loss)
 
+.PHONY: comment
+comment: install ## Put the parts of a comment together, as long as GitHub takes: make comment PARTS=build/parts
+	@$(BIN)/rft ci comment "$(PARTS)" --run "$(RUN)"
+
 .PHONY: deploy
 deploy: install ## Deploy cdk.out as it is: make deploy STACKS="rft-quotes-dev rft-support-dev"
 	@$(BIN)/rft ci deploy $(STACKS)
@@ -103,6 +110,10 @@ expired: install ## Print the stages whose last day is over, or a team's: make e
 .PHONY: retire
 retire: install ## Take a stage away, from its runs to its stack: make retire TEAM=quotes STAGE=dev
 	@$(BIN)/rft retire "$(TEAM)" --stage "$(STAGE)" $(if $(YES),--yes) $(if $(PURGE),--purge $(if $(YES),--yes))
+
+.PHONY: ended
+ended: install ## Take a retired stage out of teams/: make ended TEAM=quotes STAGE=dev FROM=build/retired.toml
+	@$(BIN)/rft ci ended "$(TEAM)" --stage "$(STAGE)" --from "$(FROM)"
 
 .PHONY: drift
 drift: install ## List what was changed by hand: make drift STACKS=rft-quotes-dev

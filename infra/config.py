@@ -11,8 +11,9 @@ import importlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -457,6 +458,8 @@ class RehearsalGate(Table):
 
 
 Tripping = Literal["warn", "stop", "off"]
+# From the loosest to the strictest.
+_TRIPPINGS: Final = ("off", "warn", "stop")
 
 
 class TripwireGate(Table):
@@ -724,19 +727,149 @@ class BudgetLimits(Table):
     per_month: Amount | None = None
 
 
+# Of what a limit bounds from below; all other limits are the most that a team may set.
+_AT_LEAST: Final = "at least"
+AtLeastShare = Annotated[Share | None, _AT_LEAST]
+# A team may be stricter: stop where the platform wants a warning.
+AtLeastTripping = Annotated[Literal["warn", "stop"] | None, _AT_LEAST]
+# What has only one strict side: with it the team cannot switch it off.
+Demanded = Annotated[Literal[True] | None, _AT_LEAST]
+
+
+class PromotionLimits(Table):
+    """How low `[promotion]` may lay the bar."""
+
+    minimum_gain: Annotated[float | None, _AT_LEAST] = None
+    confidence: Annotated[Annotated[float, Field(ge=0.5, lt=1)] | None, _AT_LEAST] = None
+    tolerated_drop: Annotated[float, Field(ge=0)] | None = None
+
+
+class DatasetGateLimits(Table):
+    """How far `[gates.dataset]` may be loosened."""
+
+    near_duplicates: Demanded = None
+    near_duplicate_similarity: Annotated[float, Field(ge=0.5, lt=1)] | None = None
+    near_duplicate_share: Share | None = None
+    most_common_answer: Share | None = None
+    personal_data: Demanded = None
+
+
+class RehearsalGateLimits(Table):
+    """How far `[gates.rehearsal]` may be loosened."""
+
+    rows: Annotated[Annotated[int, Field(ge=1, le=20_000)] | None, _AT_LEAST] = None
+    max_hackability: Share | None = None
+    min_reference_share: AtLeastShare = None
+    max_latency_share: Share | None = None
+
+
+class TripwireGateLimits(Table):
+    """How far `[gates.tripwires]` may be loosened: "warn" keeps a wire from being off, "stop" on "stop"."""
+
+    window_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    unscorable: AtLeastTripping = None
+    unscorable_share: Share | None = None
+    errors: AtLeastTripping = None
+    error_share: Share | None = None
+    collapse: AtLeastTripping = None
+    collapse_share: Share | None = None
+    saturation: AtLeastTripping = None
+    saturation_share: Share | None = None
+    spread: AtLeastTripping = None
+    spread_share: AtLeastShare = None
+    length: AtLeastTripping = None
+    length_warn: Annotated[float, Field(gt=1)] | None = None
+    length_stop: Annotated[float, Field(gt=1)] | None = None
+    gap: AtLeastTripping = None
+    gap_warn: Share | None = None
+    gap_stop: Share | None = None
+
+
+class SignalGateLimits(Table):
+    """How far `[gates.signal]` may be loosened."""
+
+    prompts: Annotated[MeasuredPrompts | None, _AT_LEAST] = None
+    needless: Share | None = None
+    sparse: AtLeastShare = None
+    flat: Share | None = None
+
+
+class FilterGateLimits(Table):
+    """How far `[gates.filter]` may be loosened."""
+
+    prompts: MeasuredPrompts | None = None
+    max_dropped: Share | None = None
+
+
+class CostGateLimits(Table):
+    """How far `[gates.cost]` may be loosened."""
+
+    growth: Annotated[Annotated[float, Field(ge=1)] | None, _AT_LEAST] = None
+
+
+class GateLimits(Table):
+    """Bounds for `[gates]`: each on the side on which a gate lets more pass."""
+
+    dataset: DatasetGateLimits = DatasetGateLimits()
+    rehearsal: RehearsalGateLimits = RehearsalGateLimits()
+    tripwires: TripwireGateLimits = TripwireGateLimits()
+    signal: SignalGateLimits = SignalGateLimits()
+    filter: FilterGateLimits = FilterGateLimits()
+    cost: CostGateLimits = CostGateLimits()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """One bound that the platform sets: on which key of a team, where it stands, and to which side."""
+
+    path: tuple[str, ...]
+    """Tables and key as in a team's file: ("training", "epoch_count")."""
+    value: Any
+    at_least: bool
+
+    @property
+    def words(self) -> str:
+        """What a value must be, after "must be" or "to"."""
+        if isinstance(self.value, str):
+            return listed([json.dumps(each) for each in _TRIPPINGS[_TRIPPINGS.index(self.value) :]], " or ")
+        if isinstance(self.value, bool):
+            return json.dumps(self.value)
+        return f"at {'least' if self.at_least else 'most'} {self.value}"
+
+    @property
+    def decided(self) -> str:
+        """Who can move it, and by which key."""
+        return decided_by(".".join(("limits", *self.path)))
+
+    def exceeded_by(self, value: Any) -> bool:
+        """Whether a team's value lies beyond it."""
+        if isinstance(self.value, str):
+            return _TRIPPINGS.index(value) < _TRIPPINGS.index(self.value)
+        return bool(value < self.value if self.at_least else value > self.value)
+
+
 class Limits(Table):
-    """What no team may exceed, table by table."""
+    """What no team may exceed, table by table; in `promotion` and `gates` what no team may loosen."""
 
     training: TrainingLimits = TrainingLimits()
     measurement: MeasurementLimits = MeasurementLimits()
     reward: RewardLimits = RewardLimits()
+    promotion: PromotionLimits = PromotionLimits()
+    gates: GateLimits = GateLimits()
     budget: BudgetLimits = BudgetLimits()
 
-    def each(self) -> Iterator[tuple[str, str, float]]:
-        """Every limit that is set, as (table, key, highest value)."""
-        for table, limits in self.model_dump(exclude_none=True).items():
-            for key, limit in limits.items():
-                yield table, key, limit
+    def each(self) -> Iterator[Limit]:
+        """Every limit that is set."""
+        return _limits_of(self)
+
+
+def _limits_of(table: Table, *outer: str) -> Iterator[Limit]:
+    for key, field in type(table).model_fields.items():
+        value, path = getattr(table, key), (*outer, key)
+        if isinstance(value, Table):
+            yield from _limits_of(value, *path)
+        elif value is not None:
+            yield Limit(path=path, value=value, at_least=_AT_LEAST in field.metadata)
 
 
 class Defaults(Table):
@@ -994,12 +1127,13 @@ def _read_platform(root: Path) -> tuple[Platform | None, list[str]]:
         platform = Platform.model_validate(file.document)
     except ValidationError as error:
         return None, file.faults(error, _schema(Platform))
-    for table, key, limit in platform.limits.each():
-        start = getattr(getattr(platform.defaults, table), key)
+    for limit in platform.limits.each():
+        start = _value_at(platform.defaults, limit.path)
         # A budget that is not set starts from nothing.
-        if start is not None and start > limit:
-            problem = f"teams start from {start}: set defaults.{table}.{key} to at most {limit} as well"
-            faults.append(file.fault(("limits", table, key), problem, limit))
+        if start is not None and limit.exceeded_by(start):
+            key = ".".join(("defaults", *limit.path))
+            problem = f"teams start from {json.dumps(start)}: set {key} to {limit.words} as well"
+            faults.append(file.fault(("limits", *limit.path), problem, limit.value))
     for path, budget in (("limits", platform.limits.budget), ("defaults", platform.defaults.budget)):
         if platform.prices is None and budget.model_dump(exclude_none=True):
             faults.append(file.fault((path, "budget"), _NO_PRICES))
@@ -1370,12 +1504,12 @@ def _judge_faults(reward: RewardSettings | None, platform: Platform, file: TomlF
 
 def _limit_faults(parts: Mapping[str, Any], platform: Platform, file: TomlFile) -> list[str]:
     faults = []
-    for table, key, limit in platform.limits.each():
-        # A default above its limit is the platform's fault and is told there.
-        if table in parts and key in file.document.get(table, {}):
-            value = getattr(parts[table], key)
-            problem = f"must be at most {limit} {decided_by(f'limits.{table}.{key}')}"
-            faults += [file.fault((table, key), problem, value)] if value > limit else []
+    for limit in platform.limits.each():
+        # A default beyond its limit is the platform's fault and is told there.
+        if limit.path[0] in parts and _is_written(file.document, limit.path):
+            value = _value_at(parts[limit.path[0]], limit.path[1:])
+            problem = f"must be {limit.words} {limit.decided}"
+            faults += [file.fault(limit.path, problem, value)] if limit.exceeded_by(value) else []
     if "extra_tags" in parts:
         own = parts["extra_tags"]
         missing = [key for key in platform.required_tags if key not in {**platform.tags, **own}]
@@ -1385,6 +1519,20 @@ def _limit_faults(parts: Mapping[str, Any], platform: Platform, file: TomlFile) 
             problem = f'is "{platform.tags[key]}" for every team {decided_by("tags")}'
             faults += [file.fault(("tags", key), problem, own[key])] if own[key] != platform.tags[key] else []
     return faults
+
+
+def _value_at(table: Any, path: Iterable[str]) -> Any:
+    """What a path of attributes leads to."""
+    return functools.reduce(getattr, path, table)
+
+
+def _is_written(document: Any, path: Iterable[str]) -> bool:
+    """Whether a file has the key itself, and not only a default for it."""
+    for key in path:
+        if not isinstance(document, dict) or key not in document:
+            return False
+        document = document[key]
+    return True
 
 
 def _without_own_tags(tags: dict[str, str]) -> dict[str, str]:

@@ -17,6 +17,8 @@ from infra.permissions import Permission, allow, bound_roles, grant
 _ISSUER = "token.actions.githubusercontent.com"
 # The GitHub environment whose jobs may take stages away.
 _RETIRE = "retire"
+# What CloudFormation begins the names of our state machines with: the logical id, which never changes.
+_STATE_MACHINES = "TrainingStateMachineEAE34FB3-*"
 
 
 class GithubDelivery(cdk.Stack):
@@ -139,15 +141,15 @@ class GithubDelivery(cdk.Stack):
             ),
             allow(
                 "states:ListExecutions",
-                on=arns("states", "stateMachine", "*", colon=True),
+                on=arns("states", "stateMachine", _STATE_MACHINES, colon=True),
                 when=runs,
                 because=tagged,
             ),
             allow(
                 "states:StopExecution",
-                on=arns("states", "execution", "*", colon=True),
-                because="An execution has no tags, and CloudFormation does not begin the names of state "
-                "machines with their stack's.",
+                on=arns("states", "execution", f"{_STATE_MACHINES}:*", colon=True),
+                because="CloudFormation begins the name of a state machine with its logical id, and the name "
+                "of an execution with it; an execution has no tags to narrow it further.",
             ),
             allow(
                 "lambda:DeleteFunction",

@@ -192,20 +192,25 @@ def _caps(template: Template, stack: DeployedStack, platform: Platform) -> Found
     if not stack.of_a_team:
         return
     settings = _settings(template)
-    for table, key, limit in platform.limits.each():
-        key_there = camel_case(key) if table == "training" else key
-        decided = decided_by(f"limits.{table}.{key}")
-        if table in settings and settings[table].get(key_there, 0) > limit:
-            yield "", f"{table}.{key} is {settings[table][key_there]}, above {limit} {decided}"
-        if table == "training" and settings.get("limits", {}).get(key_there) != limit:
-            yield "", f"a single run may set {table}.{key} beyond {limit} {decided}"
+    for limit in platform.limits.each():
+        key, of_training = ".".join(limit.path), limit.path[0] == "training"
+        *outer, last = limit.path
+        last = camel_case(last) if of_training else last
+        table: Any = settings
+        for name in outer:
+            table = table.get(name, {})
+        if last in table and limit.exceeded_by(table[last]):
+            yield "", f"{key} is {json.dumps(table[last])}, and must be {limit.words} {limit.decided}"
+        if of_training and settings.get("limits", {}).get(last) != limit.value:
+            yield "", f"a single run may set {key} beyond {limit.value} {limit.decided}"
     of_function = {"timeout_seconds": "Timeout", "memory_mb": "MemorySize"}
     for name, function in _of(template, "AWS::Lambda::Function"):
         if function["Properties"].get("Handler") == _REWARD_HANDLER:
-            for table, key, limit in platform.limits.each():
+            for limit in platform.limits.each():
+                key = limit.path[-1]
                 value = function["Properties"].get(of_function.get(key, ""), 0)
-                if table == "reward" and value > limit:
-                    yield name, f"{key} is {value}, above {limit} {decided_by(f'limits.reward.{key}')}"
+                if limit.path[0] == "reward" and limit.exceeded_by(value):
+                    yield name, f"{key} is {value}, and must be {limit.words} {limit.decided}"
 
 
 def _unencrypted(template: Template, _: DeployedStack, __: Platform) -> Found:

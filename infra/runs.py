@@ -80,4 +80,6 @@ def cost_basis(team: Team, platform: Platform) -> dict[str, Any]:
 def training_limits(team: Team, platform: Platform) -> dict[str, float]:
     """Returns how far a single run may override its training settings, under the service's names for them."""
     names = dict(zip(team.training.model_dump(), team.training.request(), strict=True))
-    return {names[key]: limit for table, key, limit in platform.limits.each() if table == "training"}
+    return {
+        names[limit.path[1]]: limit.value for limit in platform.limits.each() if limit.path[0] == "training"
+    }

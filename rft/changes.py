@@ -38,6 +38,25 @@ class ChangesError(Exception):
     """Git cannot say what has changed; the message says why and what to do."""
 
 
+def git(root: Path, *words: str, to: str) -> bytes:
+    """Returns what git says in a folder; `to` says what it is asked for, after "git cannot".
+
+    Raises:
+        ChangesError: It cannot say it.
+    """
+    try:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, check=False)  # noqa: S607 - the git of the PATH
+    except OSError as error:
+        raise ChangesError(f"git cannot {to} ({error.strerror}): install it") from error
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise ChangesError(
+            f"git cannot {to} ({said[0] if said else 'no reason given'}): fetch the whole history, or name"
+            " another revision"
+        )
+    return done.stdout
+
+
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
     """Stacks of one stage that go to one account and region together."""
@@ -61,12 +80,11 @@ class Deployment:
 
 def revision(root: Path) -> str | None:
     """Returns the commit of the sources, with "-dirty" where they differ from it; None outside of git."""
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    words = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
+        return git(root, *words, to="name the commit").decode().strip()
+    except ChangesError:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def changed_teams(root: Path, since: str) -> list[str]:
@@ -75,15 +93,9 @@ def changed_teams(root: Path, since: str) -> list[str]:
     Raises:
         ChangesError: There is no such revision, or this is no git checkout.
     """
-    command = ["git", "-C", str(root), "diff", "--name-only", "--no-renames", "-z", f"{since}...HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        raise ChangesError(
-            f"git cannot compare HEAD with {since} ({said[0] if said else 'no reason given'}):"
-            " fetch the whole history, or name another revision"
-        )
-    paths = [path for path in done.stdout.split("\0") if path]
+    words = ("diff", "--name-only", "--no-renames", "-z", f"{since}...HEAD")
+    said = git(root, *words, to=f"compare HEAD with {since}").decode(errors="surrogateescape")
+    paths = [path for path in said.split("\0") if path]
     known = team_names(root)
     if any(_SHARED.fullmatch(path) for path in paths):
         return known

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +14,9 @@ from rich.console import Console
 from infra.config import load_platform, load_teams
 from rft.changes import WAVES, changed_teams, losses, wave
 from rft.cloud import Cloud, CloudError, Deployed
+from rft.comment import comment as write_comment
 from rft.delivery import Cdk
-from rft.retire import missing_teams
+from rft.retire import end, missing_teams, read_retired
 from rft.revision import merge_base
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,10 +68,7 @@ def diff(
         text = _cdk().diff(stack, ASSEMBLY)
         found = losses(text)
         lost += [f"{stack}: {each}" for each in found]
-        typer.echo(f"### {stack}\n")
-        for each in found:
-            typer.echo(f"- **{each}**")
-        typer.echo(f"\n<details><summary>cdk diff</summary>\n\n```\n{_fenced(text)}\n```\n\n</details>\n")
+        typer.echo(diff_section(stack, text, found))
     if lost and not allow_loss:
         raise CloudError(
             "state would be lost: "
@@ -78,9 +77,33 @@ def diff(
         )
 
 
+def diff_section(stack: str, text: str, lost: Sequence[str]) -> str:
+    """Returns what a comment says of a stack: what would be lost, and `cdk diff` to be unfolded."""
+    lines = [f"### {stack}", "", *(f"- **{each}**" for each in lost), ""]
+    lines += ["<details><summary>cdk diff</summary>", "", "```", _fenced(text), "```", "", "</details>", ""]
+    return "\n".join(lines)
+
+
 def _fenced(text: str) -> str:
     """A text that cannot end the code block around it."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text).replace("```", "'''").strip()
+
+
+@app.command()
+def comment(
+    parts: Annotated[Path, typer.Argument(help="The folder with what the jobs have written, as *.md.")],
+    run: Annotated[str, typer.Option(help="Address of the run that has the whole text.")] = "",
+) -> None:
+    """Puts the comment on a pull request together, and cuts it to the length that GitHub takes.
+
+    Files stand in the order of their own names, whatever folders they are in.
+    """
+    if not parts.is_dir():
+        raise CloudError(f"{parts}: there is no such folder: give the one with the parts of the comment")
+    files = sorted(parts.rglob("*.md"), key=lambda path: (path.name, str(path)))
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in files]
+    which = f"[this run]({run})" if run else "this run"
+    typer.echo(write_comment(texts, f"the artifacts `review` and `diff-…` of {which}"), nl=False)
 
 
 @app.command()
@@ -112,6 +135,26 @@ def _try_out(deployed: Deployed) -> None:
     if not isinstance(answer, list) or [each.get("id") for each in answer] != ["smoke"]:
         raise CloudError(f"{deployed.stack}: the reward function answered {json.dumps(answer)[:200]}")
     deployed.invoke(deployed.outputs["Start"], {"dry_run": True}, f"{deployed.stack}: no run")
+
+
+@app.command()
+def ended(
+    team: Annotated[str, typer.Argument(help="The team's name.", metavar="TEAM")],
+    stage: Stage,
+    source: Annotated[Path, typer.Option("--from", help="The retired.toml that the retirement wrote.")],
+) -> None:
+    """Takes a retired stage out of the files under teams/, and says so as the text of a pull request."""
+    path = source.resolve()
+    if not path.is_relative_to(ROOT):
+        raise CloudError(f"{source}: must be a file within {ROOT}")
+    entry = read_retired(ROOT, path).get(team, {}).get(stage)
+    if entry is None:
+        raise CloudError(f"{source}: lists no {team}.{stage}: the stage has not been retired")
+    done = end(ROOT, team, stage, entry)
+    typer.echo(f"`rft-{team}-{stage}` was retired on {entry.date} in {entry.account}, {entry.region}.\n")
+    for each in (*done, *(f"kept on purpose: {each}" for each in entry.kept)):
+        typer.echo(f"- {each}")
+    typer.echo("\nNo check starts for what a workflow opens: close this and open it again.")
 
 
 @app.command()

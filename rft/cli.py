@@ -6,21 +6,16 @@ The verbs act on the embedded AWS while one is running, and on the account of th
 
 import json
 import os
-import re
 import shutil
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, date, datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import (
@@ -34,41 +29,31 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from infra import config
 from infra.config import (
     Platform,
     SettingsError,
     Team,
     load_platform,
-    load_team,
-    load_teams,
     schemas,
     team_names,
 )
 from lambdas.dataset import DatasetError
-from rft import check_report, ci, fleet, scoring
+from rft import check_report, ci, platform_team, scoring, terminal
 from rft import doctor as diagnosing
-from rft import lineage as origin
 from rft.changes import ChangesError
 from rft.check import CheckError
 from rft.check import check as check_team
 from rft.cloud import Cloud, CloudError, Deployed, Run
-from rft.cost import idle_month
 from rft.delivery import Cdk, DeliveryError
 from rft.embedded.aws import EmbeddedAws, EmbeddedAwsError
-from rft.execution_policy import Place, execution_policies
 from rft.grader_import import JUDGE, GraderError, main_text, placed
 from rft.new_team import TASKS, NewTeam, NewTeamError, Request, Task, write_team
 from rft.packaging import PackagingError, package
-from rft.retire import Retired, entry_text, expired, expiring, place, record, retired
-from rft.retirement import Item, Retirement
 from rft.rows import Columns, RowsError
 from rft.scoring import ScoringError
+from rft.terminal import OnAws, Stage, TeamName, err, out
 from rft.toolchain import ToolchainError, require_node
 from rft.watching import Watch, duration
-
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / ".rft"
 
 # As long as the workflow itself waits for a deployment to change.
 _CHANGE_SECONDS = 7200.0
@@ -81,40 +66,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(ci.app, name="ci")
-out = Console()
-err = Console(stderr=True)
+app.add_typer(platform_team.app)
 
-TeamName = Annotated[str, typer.Argument(help="A folder under teams/.", metavar="TEAM")]
-Stage = Annotated[str, typer.Option(help="One of the team's stages.")]
-OnAws = Annotated[bool, typer.Option("--aws", help="Act on the AWS account even while an embedded AWS runs.")]
 Reason = Annotated[str, typer.Option(help="Why, for the history.")]
 RunName = Annotated[str | None, typer.Option("--run", help="A run's name; the latest without it.")]
-
-
-def _team(name: str) -> Team:
-    return load_team(ROOT, name, load_platform(ROOT))
-
-
-def _cloud(on_aws: bool, region: str | None = None) -> Cloud:
-    running = None if on_aws else EmbeddedAws.find(DATA / "embedded")
-    return Cloud.embedded(running, region) if running else Cloud.account(region)
-
-
-def _deployed(name: str, stage: str, on_aws: bool, *, say: Console = out) -> Deployed:
-    team = _team(name)
-    cloud = _cloud(on_aws, _known(team, stage).region)
-    say.print(f"[dim]on {cloud.name}[/dim]", highlight=False)
-    return cloud.deployed(team.stack_id(stage))
-
-
-@contextmanager
-def _step(text: str) -> Iterator[None]:
-    """Shows one piece of preparation with its time."""
-    columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=out) as progress:
-        task = progress.add_task(text, total=1)
-        yield
-        progress.update(task, completed=1)
 
 
 @app.command()
@@ -125,19 +80,19 @@ def up(
     port: Annotated[int | None, typer.Option(help="The port to listen on; a free one without it.")] = None,
 ) -> None:
     """Rehearses a team's whole life on the embedded AWS: deploy, train, measure, decide, report."""
-    settings = _team(team)
-    _known(settings, stage)
+    settings = terminal.team(team)
+    terminal.stage(settings, stage)
     require_node()
-    running = EmbeddedAws.find(DATA / "embedded")
+    running = EmbeddedAws.find(terminal.DATA / "embedded")
     if running and port is not None and not running.endpoint.endswith(f":{port}"):
         raise CloudError(
             f"an embedded AWS runs at {running.endpoint} already: stop it with `rft down`, or omit --port"
         )
-    with _step(f"Package the Lambdas of {team}"):
-        package(ROOT, "embedded", [team], report=lambda _line: None)
-    aws = running or EmbeddedAws(DATA / "embedded", port, keep=keep)
+    with terminal.step(f"Package the Lambdas of {team}"):
+        package(terminal.ROOT, "embedded", [team], report=lambda _line: None)
+    aws = running or EmbeddedAws(terminal.DATA / "embedded", port, keep=keep)
     if not running:
-        with _step("Start the embedded AWS"):
+        with terminal.step("Start the embedded AWS"):
             aws.start()
     try:
         _rehearse(aws, settings, stage)
@@ -149,14 +104,14 @@ def up(
             )
         else:
             aws.stop()
-            shutil.rmtree(DATA / "embedded", ignore_errors=True)
+            shutil.rmtree(terminal.DATA / "embedded", ignore_errors=True)
 
 
 def _rehearse(aws: EmbeddedAws, team: Team, stage: str) -> None:
     environment = aws.environment(os.environ)
     stack = team.stack_id(stage)
-    cdk = Cdk(ROOT, environment, DATA / "embedded" / "cdk.log")
-    with _step("Bootstrap it for CDK"):
+    cdk = Cdk(terminal.ROOT, environment, terminal.DATA / "embedded" / "cdk.log")
+    with terminal.step("Bootstrap it for CDK"):
         cdk.bootstrap(environment["CDK_DEFAULT_ACCOUNT"], environment["AWS_REGION"])
     columns = (
         SpinnerColumn(finished_text="[green]✓"),
@@ -183,7 +138,7 @@ def _rehearse(aws: EmbeddedAws, team: Team, stage: str) -> None:
 def _finish(deployed: Deployed, run: Run) -> None:
     """Says how a run ended, saves its report, and fails the command where the run failed."""
     took = duration((run.stopped or run.started) - run.started)
-    report = deployed.save_report(run, DATA / "reports")
+    report = deployed.save_report(run, terminal.DATA / "reports")
     decision = deployed.document(run, "decision.json")
     lines = Text()
     if run.status == "SUCCEEDED" and decision:
@@ -224,7 +179,7 @@ def run(
         if not sign:
             raise CloudError(f"--set {text}: expected NAME=VALUE, for example epochCount=2")
         training[key] = value if key == "reasoningEffort" else json.loads(value)
-    deployed = _deployed(team, stage, aws)
+    deployed = terminal.deployed(team, stage, aws)
     started, new = deployed.start({"training": training, "attempt": again})
     if not new:
         out.print(
@@ -239,7 +194,7 @@ def run(
 @app.command()
 def watch(team: TeamName, stage: Stage = "dev", name: RunName = None, aws: OnAws = False) -> None:
     """Follows a run to its end."""
-    deployed = _deployed(team, stage, aws)
+    deployed = terminal.deployed(team, stage, aws)
     found = deployed.run(name) if name else deployed.latest()
     _finish(deployed, Watch(deployed, found).follow(out))
 
@@ -247,9 +202,9 @@ def watch(team: TeamName, stage: Stage = "dev", name: RunName = None, aws: OnAws
 @app.command()
 def report(team: TeamName, stage: Stage = "dev", name: RunName = None, aws: OnAws = False) -> None:
     """Fetches a run's report and prints its path."""
-    deployed = _deployed(team, stage, aws)
+    deployed = terminal.deployed(team, stage, aws)
     found = deployed.run(name) if name else deployed.latest()
-    path = deployed.save_report(found, DATA / "reports")
+    path = deployed.save_report(found, terminal.DATA / "reports")
     if path is None:
         raise CloudError(
             f"{found.name} is {found.status.lower()} and has no report yet: follow it with `rft watch {team}`"
@@ -268,7 +223,7 @@ def approve(
     aws: OnAws = False,
 ) -> None:
     """Lets a run that waits for approval promote its model."""
-    _answer("approve", _deployed(team, stage, aws), name, reason, team)
+    _answer("approve", terminal.deployed(team, stage, aws), name, reason, team)
 
 
 @app.command()
@@ -282,7 +237,7 @@ def reject(
     aws: OnAws = False,
 ) -> None:
     """Keeps a run that waits for approval from promoting its model."""
-    _answer("reject", _deployed(team, stage, aws), name, reason, team)
+    _answer("reject", terminal.deployed(team, stage, aws), name, reason, team)
 
 
 def _answer(action: str, deployed: Deployed, name: str | None, reason: str, team: str) -> None:
@@ -310,7 +265,7 @@ def promote(
     aws: OnAws = False,
 ) -> None:
     """Makes the model of a run the champion, whatever the run decided, and waits until it is served."""
-    _change("promote", _deployed(team, stage, aws), name, reason)
+    _change("promote", terminal.deployed(team, stage, aws), name, reason)
 
 
 @app.command()
@@ -324,16 +279,17 @@ def rollback(
     aws: OnAws = False,
 ) -> None:
     """Makes the model before the present one the champion again, and waits until it is served."""
-    _change("rollback", _deployed(team, stage, aws), to, reason)
+    _change("rollback", terminal.deployed(team, stage, aws), to, reason)
 
 
 def _change(action: str, deployed: Deployed, run: str | None, reason: str) -> None:
     """Changes the champion and waits until it serves the other model."""
     state = deployed.change_champion(action, run=run, why=reason)
     goal, chosen = state["goal"], state["run"]
-    pause = 0.5 if deployed.cloud.endpoint else 15.0
+    # A change may be there at once; one that takes long is asked after less and less often.
+    pause = 0.5
     deadline = time.monotonic() + _CHANGE_SECONDS
-    with _step(f"Move the champion to the model of {chosen}"):
+    with terminal.step(f"Move the champion to the model of {chosen}"):
         while state["model"] != goal:
             if not state["updating"] or time.monotonic() > deadline:
                 raise CloudError(
@@ -341,6 +297,7 @@ def _change(action: str, deployed: Deployed, run: str | None, reason: str) -> No
                     " look at it with `rft history` and try again"
                 )
             time.sleep(pause)
+            pause = min(pause if deployed.cloud.endpoint else 2 * pause, 15.0)
             state = deployed.change_champion("status")
     out.print(f"The champion {state['champion_arn']} serves {goal} of {chosen}.", highlight=False)
 
@@ -353,7 +310,7 @@ def history(
     aws: OnAws = False,
 ) -> None:
     """Lists who changed the champion, when and why."""
-    deployed = _deployed(team, stage, aws, say=err if as_json else out)
+    deployed = terminal.deployed(team, stage, aws, say=err if as_json else out)
     found = deployed.change_champion("history")
     if as_json:
         typer.echo(json.dumps(found, indent=2))
@@ -387,192 +344,15 @@ def doctor(
     """Says why a run's reward is flat, falling, spiking or suspiciously perfect, and what to try."""
     if json_:
         out.quiet = True
-    deployed = _deployed(team, stage, aws)
+    deployed = terminal.deployed(team, stage, aws)
     run = deployed.run(name) if name else deployed.latest()
-    with _step(f"Read what {run.name} has left"):
+    with terminal.step(f"Read what {run.name} has left"):
         evidence = diagnosing.read(deployed, run)
     found = diagnosing.examine(evidence)
     if json_:
         sys.stdout.write(json.dumps(diagnosing.document(evidence, found), indent=1) + "\n")
     else:
         out.print(diagnosing.shown(evidence, found), highlight=False)
-
-
-@app.command()
-def status(
-    aws: OnAws = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
-    html: Annotated[Path | None, typer.Option(help="Write one page that needs no network.")] = None,
-) -> None:
-    """Shows how every stage of every team stands, in all their accounts, and what needs a person."""
-    teams, platform = load_teams(ROOT, None), load_platform(ROOT)
-    cloud, sources = _home(aws, teams)
-    columns = (
-        SpinnerColumn(finished_text="[green]✓"),
-        TextColumn("{task.description}"),
-        MofNCompleteColumn(),
-    )
-    # To standard error: what reads the JSON is a program.
-    with Progress(*columns, TimeElapsedColumn(), console=err) as progress:
-        task = progress.add_task(f"Look at {cloud.name}", total=None)
-        rows = fleet.look(
-            teams,
-            platform,
-            fleet.Places(cloud, platform),
-            sources,
-            lambda done, total: progress.update(task, completed=done, total=total),
-        )
-    found = fleet.Fleet(made_at=datetime.now(UTC), where=cloud.name, revision=sources.revision, rows=rows)
-    if html:
-        html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_text(fleet.page(found), encoding="utf-8")
-    if as_json:
-        typer.echo(json.dumps(found.document(), indent=2))
-        return
-    out.print(f"[dim]on {cloud.name}[/dim]", highlight=False)
-    out.print(_table(found))
-    for row in rows:
-        for need in row.needs():
-            out.print(Text.assemble((f"{row.team} {row.stage}: ", "bold yellow"), need))
-    for sentence in expiring(teams, _today()):
-        out.print(f"[yellow]{sentence}[/yellow]", highlight=False)
-
-
-def _home(aws: bool, teams: Sequence[Team]) -> tuple[Cloud, fleet.Sources]:
-    """Returns what a look at all stages starts from, and what they are compared with."""
-    regions = (stage.region for team in teams for stage in team.stages.values() if stage.region)
-    cloud = _cloud(aws, os.environ.get("AWS_REGION") or next(regions, None))
-    return cloud, fleet.Sources(ROOT, DATA / "embedded/cdk.out" if cloud.endpoint else ROOT / "cdk.out")
-
-
-def _table(found: fleet.Fleet) -> Table:
-    names = ("team", "stage", "stack", "last run", "result", "champion", "gain", "spent", "version", "drift")
-    table = Table(*names, box=None, header_style="bold")
-    for row in found.rows:
-        nothing = Text("out of reach", "red") if row.troubles else Text("not deployed", "dim")
-        drift = "-" if row.drift is None or row.drift.checked is None else str(len(row.drift.findings))
-        table.add_row(
-            row.team,
-            row.stage,
-            row.status or nothing,
-            row.run.name if row.run else "",
-            _result(row.run),
-            (row.champion.run or "" if row.champion else "none") if row.status else "",
-            fleet.gain(row.champion.gain) if row.champion else "",
-            fleet.money(row.spend) if row.status else "",
-            row.version.state if row.version else "",
-            drift if row.status else "",
-        )
-    return table
-
-
-def _result(run: fleet.LastRun | None) -> str:
-    if run is None:
-        return ""
-    if run.promoted is None:
-        return run.status.lower()
-    return "promoted" if run.promoted else "not promoted"
-
-
-@app.command()
-def lineage(
-    what: Annotated[
-        str | None, typer.Argument(help="ARN of a model, deployment or job; or a run.", metavar="[WHAT]")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Find what was trained on this: a SHA-256, or how it begins.")
-    ] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Read the rows and check their hash.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
-    aws: OnAws = False,
-) -> None:
-    """Follows a model back to the rows it was trained on, or rows to the models that were trained on them."""
-    if (what is None) == (dataset is None):
-        raise CloudError("lineage: expected the ARN of a model or the name of a run, or --dataset SHA256")
-    teams, platform = load_teams(ROOT, None), load_platform(ROOT)
-    cloud, _ = _home(aws, teams)
-    environments, unread = [], []
-    for team, stage, found in fleet.Places(cloud, platform).stages(teams):
-        if isinstance(found, Deployed):
-            environments.append(found)
-        elif found is not None:
-            unread.append(f"{team.name} {stage}: {found}")
-    for each in unread:
-        err.print(f"[yellow]not searched:[/yellow] {escape(each)}", highlight=False, soft_wrap=True)
-    traces = (
-        origin.of(what, environments, verify=verify)
-        if what
-        else origin.of_dataset(dataset or "", environments)
-    )
-    if not traces:
-        raise CloudError(
-            f"no run of {len(environments)} deployed stages on {cloud.name} knows {what or dataset}"
-            " (a run is known by its manifest, which its report step writes)"
-        )
-    if as_json:
-        typer.echo(json.dumps([each.document() for each in traces], indent=2))
-        return
-    for trace in traces:
-        out.print(_told(trace))
-
-
-def _told(trace: origin.Trace) -> Table:
-    table = Table(box=None, show_header=False, title=trace.model or trace.run, title_justify="left")
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    training = (trace.settings.get("training") or {}).items()
-    checked = {True: ", verified", False: ", NOT THE ROWS THAT ARE KEPT NOW", None: ""}[trace.verified]
-    facts = [
-        ("run", f"{trace.run} of {trace.stack}: {trace.outcome}"),
-        ("job", trace.job),
-        ("base model", trace.base_model),
-        ("champion at", trace.deployment),
-        ("reward", trace.reward_version),
-        ("reward package", trace.reward_sha256),
-        ("settings", ", ".join(f"{name}={value}" for name, value in training)),
-        ("dataset", f"{trace.dataset_sha256}{checked}" if trace.dataset_sha256 else None),
-        *((f"{rows.name} rows", f"{rows.rows} in {rows.uri}, from {rows.source}") for rows in trace.rows),
-        ("revision", trace.revision or "not recorded"),
-        ("template", trace.template_sha256),
-        ("approver", trace.approver or "nobody was asked"),
-        ("manifest", trace.manifest + (f", locked until {trace.locked_until}" if trace.locked_until else "")),
-    ]
-    for name, value in facts:
-        if value:
-            table.add_row(name, Text(value))
-    return table
-
-
-@app.command()
-def cost(team: TeamName, stage: Stage = "dev") -> None:
-    """Prices what a stage costs by the month while nothing trains, from its template."""
-    settings, platform = _team(team), load_platform(ROOT)
-    stack = settings.stack_id(_known(settings, stage).name)
-    with tempfile.TemporaryDirectory(prefix="rft-cost-") as folder:
-        assembly = Path(folder) / "cdk.out"
-        with _step(f"Synthesize {stack}"):
-            Cdk(ROOT, os.environ, Path(folder) / "cdk.log").synth({"team": team, "stage": stage}, assembly)
-        items = idle_month(json.loads((assembly / f"{stack}.template.json").read_text()), platform.prices)
-    table = Table("billed by the month", "count", "each", "together", box=None, header_style="bold")
-    currency = platform.prices.currency if platform.prices else ""
-    for item in items:
-        priced = [] if item.price is None else [f"{item.price:.2f}", f"{item.price * item.count:.2f}"]
-        table.add_row(item.type, str(item.count), *(priced or ["no price", "?"]))
-    total = sum((item.price or 0) * item.count for item in items)
-    table.add_row("in all", "", "", Text(f"{total:.2f} {currency}", "bold"))
-    out.print(table)
-    dated = f"prices of {platform.prices.date}" if platform.prices else "no prices in teams/platform.toml"
-    out.print(f"[dim]{dated}; what is stored and what is used come on top[/dim]", highlight=False)
-
-
-def _known(team: Team, stage: str) -> config.Stage:
-    if stage not in team.stages:
-        raise CloudError(f"team {team.name} has no stage {stage!r} (stages: {', '.join(team.stages)})")
-    return team.stages[stage]
-
-
-def _today() -> date:
-    return datetime.now(UTC).date()
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -597,7 +377,7 @@ def new(
 
     Tags that the platform asks for are flags of their own: --cost-center sales-tools.
     """
-    platform = load_platform(ROOT)
+    platform = load_platform(terminal.ROOT)
     tags = _extra_tags(context.args, platform)
     required = [tag for tag in platform.required_tags if tag not in {**platform.tags, **tags}]
     missing = [
@@ -627,8 +407,8 @@ def new(
         held_out=held_out,
         base_model=base_model,
     )
-    with _step("Convert and check the rows"):
-        made = write_team(ROOT, request, platform)
+    with terminal.step("Convert and check the rows"):
+        made = write_team(terminal.ROOT, request, platform)
     _show_new(made, TASKS[task])
 
 
@@ -690,185 +470,14 @@ def _show_new(made: NewTeam, task: Task) -> None:
     out.print(Panel(said), highlight=False)
 
 
-@app.command(name="expired")
-def expired_(
-    team: Annotated[
-        str | None, typer.Option(help="This team's stages instead, whether they have expired or not.")
-    ] = None,
-    stage: Annotated[str | None, typer.Option(help="Only this one of them.")] = None,
-) -> None:
-    """Prints the throw-away stages whose last day is over and where they are, as JSON."""
-    if team:
-        settings = _team(team)
-        stages = [_known(settings, stage)] if stage else settings.stages.values()
-        found = [place(settings, each) for each in stages]
-    else:
-        found = expired(load_teams(ROOT, None), _today())
-    # To standard output as it is: what reads it is a program.
-    typer.echo(json.dumps(found))
-
-
-@app.command(name="retire")
-def retire_(
-    team: TeamName,
-    stage: Annotated[
-        str | None, typer.Option(help="One of the team's stages; all of them without it.")
-    ] = None,
-    yes: Annotated[
-        int,
-        typer.Option("--yes", "-y", count=True, help="Do not ask; twice where kept data is to go as well."),
-    ] = 0,
-    purge: Annotated[
-        bool, typer.Option("--purge", help="Also delete the data, key and logs that a lasting stage keeps.")
-    ] = False,
-    keep_data: Annotated[
-        bool, typer.Option("--keep-data", help="Refuse to retire a stage whose data goes with its stack.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
-    aws: OnAws = False,
-) -> None:
-    """Takes a stage away: stops what runs, deletes what is deployed and its stack, and says what is left."""
-    if purge and keep_data:
-        raise CloudError("--purge deletes the data and --keep-data keeps it: choose one of them")
-    platform = load_platform(ROOT)
-    left = False
-    for name, region, account in _places(team, stage):
-        cloud = _cloud(aws, region)
-        stack = f"rft-{team}-{name}"
-        out.print(f"\n[bold]{stack}[/bold] [dim]on {cloud.name}[/dim]", highlight=False)
-        here = cloud.account_id()
-        if account and cloud.endpoint is None and here != account:
-            raise CloudError(
-                f"{stack} is in account {account} and the credentials are for {here}: sign in there, "
-                f"and retire it with --stage {name}"
-            )
-        retirement = Retirement(cloud, stack, purge=purge, prices=platform.prices)
-        rest = _retire(retirement, stack, platform, yes, keep_data, dry_run)
-        if rest is None:
-            continue
-        if any(item.fate == "left" for item in rest):
-            left = True
-            continue
-        entry = Retired(
-            date=_today(),
-            account=here,
-            region=cloud.region,
-            kept=tuple(f"{item.kind} {item.name}" for item in rest),
-        )
-        if cloud.endpoint is None:
-            record(ROOT, team, name, entry)
-            out.print("Written to teams/retired.toml; bring it along with the change that removes the stage:")
-            out.print(entry_text(team, name, entry), highlight=False, markup=False, soft_wrap=True)
-    if left:
-        raise typer.Exit(1)
-
-
-def _places(team: str, stage: str | None) -> list[tuple[str, str | None, str | None]]:
-    """Stage, region and account of what is to be retired; also of a folder that is gone already."""
-    if team in config.team_names(ROOT):
-        settings = _team(team)
-        stages = [_known(settings, stage)] if stage else list(settings.stages.values())
-        return [(each.name, each.region, each.account) for each in stages]
-    ended = retired(ROOT).get(team, {})
-    if not ended or (stage and stage not in ended):
-        # The usual words for a team or stage that there is not.
-        _team(team)
-    return [(name, each.region, each.account) for name, each in ended.items() if stage in (None, name)]
-
-
-def _retire(
-    retirement: Retirement, stack: str, platform: Platform, yes: int, keep_data: bool, dry_run: bool
-) -> list[Item] | None:
-    """Shows the plan, asks, carries it out; returns what is there afterwards, None where nothing was done."""
-    with _step("Look at what there is"):
-        plan = retirement.plan()
-        obstacles = retirement.obstacles()
-        goes_along = retirement.data_goes_along()
-        purged = retirement.purges()
-    currency = platform.prices.currency if platform.prices else ""
-    if plan:
-        out.print(_items_table(plan, currency))
-    else:
-        out.print("Nothing of it is there.")
-    if obstacles:
-        raise CloudError("\n".join(obstacles))
-    if keep_data and goes_along:
-        raise CloudError(
-            f"the data of {stack} goes with its stack, because the stage is deployed as a throw-away one: "
-            'copy what you need, or set retention = "lasting" in team.toml and deploy it before you retire it'
-        )
-    if dry_run:
-        return None
-    if any(item.fate != "kept" for item in plan):
-        _agree(stack, yes, purged)
-        for name, step in retirement.steps():
-            with _telling_step(name) as say:
-                step(say)
-    with _step("Look at what is left"):
-        rest = retirement.rest()
-    if rest:
-        out.print(_items_table(rest, currency))
-    if any(item.fate == "left" for item in rest):
-        out.print("[bold red]This is left, and may cost money.[/bold red] Begin again when it can go.")
-    else:
-        kept = "Kept on purpose is what the table shows; nothing else" if rest else "Nothing"
-        out.print(f"[bold green]{kept} of it is left that costs money.[/bold green]", highlight=False)
-    return rest
-
-
-def _agree(stack: str, yes: int, purged: bool) -> None:
-    """Asks whether to go on; data that was meant to last takes the stack's name."""
-    if yes >= (2 if purged else 1):
-        return
-    if not sys.stdin.isatty():
-        flags = "--yes --yes, because data that was meant to last is deleted" if purged else "--yes"
-        raise CloudError(f"nobody is there to ask: look at the plan, and give {flags}")
-    if purged:
-        if typer.prompt("Data that was meant to last is deleted for good. Type the stack's name") != stack:
-            raise CloudError("that is not its name; nothing was done")
-    elif not typer.confirm("Go on?"):
-        raise CloudError("nothing was done")
-
-
-def _items_table(items: list[Item], currency: str) -> Table:
-    table = Table("what", "name", "", f"{currency} a month".strip(), "becomes", box=None, header_style="bold")
-    colors = {"kept": "green", "left": "bold red", "stopped": "yellow", "deleted": "yellow"}
-    for item in items:
-        month = "no price" if item.month is None else _price(item.month)
-        fate = Text(item.fate, colors[item.fate])
-        table.add_row(item.kind, Text(item.name), Text(item.note, "dim"), month, fate)
-    table.columns[1].overflow = "fold"
-    table.columns[3].justify = "right"
-    return table
-
-
-def _price(month: float) -> str:
-    return "" if month == 0 else "< 0.01" if month < 0.01 else f"{month:.2f}"
-
-
-@contextmanager
-def _telling_step(text: str) -> Iterator[Callable[[str], None]]:
-    """Shows one piece of work with its time, and what it says of itself meanwhile."""
-    columns = (
-        SpinnerColumn(finished_text="[green]✓"),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[said]}", markup=True),
-    )
-    with Progress(*columns, console=out) as progress:
-        task = progress.add_task(text, total=1, said="")
-        yield lambda said: progress.update(task, said=said)
-        progress.update(task, completed=1, said="")
-
-
 @app.command()
 def down() -> None:
     """Stops the embedded AWS and removes everything it wrote, except the reports."""
-    running = EmbeddedAws.find(DATA / "embedded")
+    running = EmbeddedAws.find(terminal.DATA / "embedded")
     if running:
         running.stop()
-    existed = (DATA / "embedded").exists()
-    shutil.rmtree(DATA / "embedded", ignore_errors=True)
+    existed = (terminal.DATA / "embedded").exists()
+    shutil.rmtree(terminal.DATA / "embedded", ignore_errors=True)
     out.print("The embedded AWS is down." if running or existed else "No embedded AWS was running.")
 
 
@@ -897,9 +506,9 @@ def score(
 
     It fails where a reference does not earn the maximum, and where the reward function is broken.
     """
-    settings = _team(team)
+    settings = terminal.team(team)
     scoring.require_judges(settings, os.environ)
-    dataset = scoring.dataset_rows(ROOT, settings, rows)
+    dataset = scoring.dataset_rows(terminal.ROOT, settings, rows)
     wanted = scoring.chosen(dataset, row or [])
     columns = (TextColumn("Score"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
@@ -942,11 +551,11 @@ def check(
         raise CheckError("--markdown and --json are two ways to write the same: choose one of them")
     with err.status("check") as waiting:
         found = check_team(
-            ROOT,
+            terminal.ROOT,
             team,
             stage=stage,
             against=against,
-            today=_today(),
+            today=terminal.today(),
             tell=lambda step: waiting.update(step),
         )
     if json_:
@@ -973,17 +582,17 @@ def import_grader(
     if into is None:
         sys.stdout.write(text)
         return
-    if into not in team_names(ROOT):
+    if into not in team_names(terminal.ROOT):
         # Raises, and says which teams there are.
-        _team(into)
-    path, name = ROOT / "teams" / into / "team.toml", f"teams/{into}/team.toml"
+        terminal.team(into)
+    path, name = terminal.ROOT / "teams" / into / "team.toml", f"teams/{into}/team.toml"
     try:
         path.write_bytes(placed(path.read_bytes(), text, name=name, force=force))
     except OSError as error:
         raise GraderError(f"{name} cannot be written: {error.strerror}") from error
     out.print(Text(f"{name} has a new [reward]; the comment above it says what is left to do."))
     try:
-        _team(into)
+        terminal.team(into)
     except SettingsError as error:
         out.print(f"[yellow]Still to mend:[/yellow]\n{escape(str(error))}", highlight=False, soft_wrap=True)
     else:
@@ -996,55 +605,14 @@ def package_(
     team: Annotated[list[str] | None, typer.Option(help="Only these teams.")] = None,
 ) -> None:
     """Builds the Lambda packages that synthesis takes from build/."""
-    package(ROOT, target, team, report=lambda line: out.print(line, highlight=False, soft_wrap=True))
-
-
-@app.command()
-def execution_policy(
-    account: Annotated[str, typer.Option(help="The account's 12 digits.")],
-    region: Annotated[str, typer.Option(help="The region that is bootstrapped.")] = "us-east-1",
-    qualifier: Annotated[str, typer.Option(help="The bootstrap's qualifier.")] = "hnb659fds",
-) -> None:
-    """Writes what CloudFormation needs to deploy all stacks, to bootstrap with instead of administrator."""
-    platform = load_platform(ROOT)
-    if not re.fullmatch(r"[0-9]{12}", account):
-        raise CloudError(f"--account {account}: an account has 12 digits")
-    place = Place(account=account, region=region, qualifier=qualifier)
-    boundary = platform.permissions_boundary
-    if boundary and not boundary.startswith("arn:"):
-        boundary = f"arn:aws:iam::{account}:policy/{boundary}"
-    with tempfile.TemporaryDirectory(prefix="rft-policy-") as folder:
-        assembly = Path(folder) / "cdk.out"
-        with _step("Synthesize all stacks"):
-            Cdk(ROOT, os.environ, Path(folder) / "cdk.log").synth({}, assembly)
-        templates = [json.loads(path.read_text()) for path in assembly.glob("*.template.json")]
-    policies = execution_policies(templates, place, boundary=boundary)
-    target = ROOT / "build" / "execution-policy" / f"{account}-{region}"
-    target.mkdir(parents=True, exist_ok=True)
-    names = [f"rft-execution-{region}-{number}" for number in range(1, len(policies) + 1)]
-    for name, policy in zip(names, policies, strict=True):
-        path = target / f"{name}.json"
-        path.write_text(json.dumps(policy, indent=2) + "\n", encoding="utf-8")
-        document = f"file://{path.relative_to(ROOT)}"
-        out.print(
-            f"aws iam create-policy --policy-name {name} --policy-document {document}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    arns = ",".join(f"arn:aws:iam::{account}:policy/{name}" for name in names)
-    out.print(
-        f"npx cdk bootstrap aws://{account}/{region} --qualifier {qualifier}"
-        f" --cloudformation-execution-policies {arns}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    package(terminal.ROOT, target, team, report=lambda line: out.print(line, highlight=False, soft_wrap=True))
 
 
 @app.command()
 def schema() -> None:
     """Writes the JSON Schemas that let an editor complete and check the settings files."""
     for path, document in schemas().items():
-        (ROOT / path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        (terminal.ROOT / path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         out.print(str(path), highlight=False)
 
 

@@ -13,6 +13,8 @@ from rft.changes import revision
 _PROGRESS = re.compile(r"\|\s*(\d+)/(\d+)\s*\|[^|]*\|[^|]*\|[^|]*\|\s*(\S+)")
 
 _QUIET = ("--no-notices", "--no-version-reporting", "--ci")
+# What has been synthesized needs no packages any more; cdk.json's command would build them, and say so.
+_BUILT = ("--build", "true")
 
 
 class DeliveryError(Exception):
@@ -51,7 +53,7 @@ class Cdk:
             DeliveryError: They cannot be compared.
         """
         said: list[str] = []
-        self._run(["diff", stack, "--app", str(assembly), "--strict"], f"diff {stack}", said.append)
+        self._run(["diff", stack, "--app", str(assembly), *_BUILT, "--strict"], f"diff {stack}", said.append)
         return "".join(said)
 
     def deploy_assembly(self, stacks: Sequence[str], assembly: Path) -> None:
@@ -62,7 +64,7 @@ class Cdk:
         """
         never = ["--require-approval", "never"]
         self._run(
-            ["deploy", *stacks, "--app", str(assembly), *never, "--concurrency", "4"],
+            ["deploy", *stacks, "--app", str(assembly), *_BUILT, *never, "--concurrency", "4"],
             f"deploy {' '.join(stacks)}",
         )
 
@@ -85,8 +87,7 @@ class Cdk:
             "never",
             "--progress",
             "events",
-            "--build",
-            "true",
+            *_BUILT,
         ]
         arguments += self._context(context)
 

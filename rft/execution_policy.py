@@ -8,7 +8,7 @@ AWS.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -26,6 +26,10 @@ _ACTION = re.compile(r"[a-z0-9-]+:[A-Za-z]+")
 _FROM_ELSEWHERE = frozenset({"iam:PassRole"})
 # In its schema the type that puts a policy on a role is also the one for groups and users.
 _NOT_OURS = re.compile(r"iam:\w*(Group|User)\w*")
+# What watches over the deployments must not be theirs to change. Capital letters: no stack of a team has any.
+_DELIVERY_ROLES = tuple(f"{_OURS}delivery-{name}*" for name in ("Read", "Deploy", "Smoke", "Retire"))
+# The identity provider of GitHub's workflows, whose ARN is its address.
+_PROVIDER = "oidc-provider/token.actions.githubusercontent.com"
 # Every handler may end a resource; these also make, or hand on, what outlives the stack.
 _BOUNDED = frozenset({"iam:CreateRole", "iam:PutRolePolicy", "iam:AttachRolePolicy", "iam:DetachRolePolicy"})
 
@@ -76,6 +80,18 @@ def execution_policies(
     return _packed(_merged(statements))
 
 
+def shield(policies: Iterable[Mapping[str, Any]], place: Place) -> dict[str, Any]:
+    """Returns the policy that keeps the roles of `rft-delivery` from whoever has the given policies.
+
+    Their names begin as all of ours do, and whoever could change them could give a pull request any right.
+    """
+    allowed = (action for policy in policies for each in policy["Statement"] for action in each["Action"])
+    actions = sorted({action for action in allowed if action.startswith("iam:")})
+    on = [f"arn:{place.partition}:iam::{place.account}:role/{name}" for name in _DELIVERY_ROLES]
+    denied = {"Effect": "Deny", "Action": actions, "Resource": on}
+    return {"Version": "2012-10-17", "Statement": [denied]}
+
+
 def _statements(kind: str, names: list[str], place: Place, boundary: str | None) -> list[Statement]:
     """What it takes to keep the resources of one type, with these logical ids."""
     actions = permissions_of(kind)
@@ -89,12 +105,27 @@ def _statements(kind: str, names: list[str], place: Place, boundary: str | None)
         made = {"kms:CreateKey"}
         found.append(_allow(made, ["*"], {"Null": {"aws:RequestTag/team": "false"}}))
         return [*found, _allow(actions - made, on, {"Null": {"aws:ResourceTag/team": "false"}})]
+    if _service(kind) == "ec2":
+        return [*found, *_network_statements(actions, on)]
     bounded = actions & _BOUNDED if boundary else frozenset[str]()
     if bounded:
         found.append(_allow(bounded, on, {"StringEquals": {"iam:PermissionsBoundary": boundary}}))
         # With it a role could shed its boundary.
         actions = actions - bounded - {"iam:DeleteRolePermissionsBoundary"}
     return [*found, _allow(actions, on)]
+
+
+def _network_statements(actions: frozenset[str], on: list[str]) -> Iterator[Statement]:
+    """What EC2 asks for: it tells resources apart by their tags, of which the stack gives `team` to all."""
+    described = {action for action in actions if action.startswith("ec2:Describe")}
+    tagging = actions & {"ec2:CreateTags"}
+    tagged = {action for action in actions if re.match(r"ec2:(Delete|Modify)", action)}
+    ours = {"Null": {"aws:ResourceTag/team": "false"}}
+    yield _allow(described, ["*"])
+    # As something is made, or on what is ours: else a tag would make anything ours.
+    yield _allow(tagging, on, {"Null": {"ec2:CreateAction": "false"}})
+    yield _allow(tagging | tagged, on, ours)
+    yield _allow(actions - described - tagging - tagged, on)
 
 
 def permissions_of(kind: str) -> frozenset[str]:
@@ -131,6 +162,8 @@ def arns(kind: str, names: Iterable[str], place: Place) -> list[str]:
         "AWS::SSM::Parameter": ("ssm", "parameter/CFN-{}-*"),
         "AWS::CloudWatch::Dashboard": ("cloudwatch", "dashboard/{}-*"),
     }
+    if kind == "AWS::IAM::OIDCProvider":
+        return [f"arn:{place.partition}:iam::{place.account}:{_PROVIDER}"]
     if kind in by_id:
         service, pattern = by_id[kind]
         found = [_arn(place, service, pattern.format(name)) for name in names]

@@ -22,10 +22,15 @@ from rft.cloud import Cloud, CloudError, Deployed, Run
 
 _READERS: Final = 12
 # What reading a stage asks; clients are made one after the other, because making them is not safe in threads.
-_SERVICES: Final = ("bedrock", "cloudformation", "s3", "ssm", "stepfunctions", "sts")
+_SERVICES: Final = ("bedrock", "cloudformation", "cloudwatch", "s3", "ssm", "stepfunctions", "sts")
 # A candidate's deployment lives as long as its measurement; one older than this was left behind.
 _IDLE_AFTER: Final = timedelta(days=1)
 _SOON: Final = timedelta(days=90)
+# A champion that nobody has called for so long is kept for nobody.
+_QUIET_AFTER: Final = timedelta(days=14)
+# CloudWatch keeps hourly and coarser values for 455 days.
+_METRICS_KEPT: Final = timedelta(days=455)
+_DAY: Final = timedelta(days=1)
 # What a synthesis is made of; a younger file than the assembly means that it is out of date.
 _SOURCES: Final = ("app.py", "cdk.json", "infra", "lambdas", "requirements", "teams")
 
@@ -65,6 +70,18 @@ class Champion:
     gain: float | None
     lower: float | None
     upper: float | None
+    made: datetime | None = None
+    """When its deployment was made, which the models after the first one take over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calls:
+    """How often the champion was called in the last days, by CloudWatch; None where that is not known."""
+
+    days: int
+    count: int | None
+    why: str = ""
+    """Why it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +143,7 @@ class Row:
     version: Version | None = None
     run: LastRun | None = None
     champion: Champion | None = None
+    calls: Calls | None = None
     spend: Spend | None = None
     drift: Drift | None = None
     approvals: Sequence[Approval] = ()
@@ -290,6 +308,7 @@ def page(fleet: Fleet) -> str:
     pages.filters["ago"] = lambda when: ago(when, fleet.made_at)
     pages.filters["money"] = money
     pages.filters["gain"] = gain
+    pages.filters["calls"] = calls
     return pages.get_template("fleet.html.jinja").render(fleet=fleet)
 
 
@@ -310,6 +329,11 @@ def money(spend: Spend | None) -> str:
     spent, budget = ("-" if each is None else f"{each:,.2f}" for each in (spend.estimated, spend.budget))
     currency = f" {spend.currency}" if spend.currency else ""
     return f"{spent}{currency}" if spend.budget is None else f"{spent} of {budget}{currency}"
+
+
+def calls(found: Calls | None) -> str:
+    """Returns how often the champion was called, "unknown" where nobody can say, "-" without one."""
+    return "-" if found is None else "unknown" if found.count is None else f"{found.count:,}"
 
 
 def gain(value: float | None) -> str:
@@ -374,6 +398,7 @@ def _row(team: Team, stage: str, platform: Platform, places: Places, sources: So
         version=read("the version", lambda: _version(deployed, team, sources)),
         run=read("the last run", lambda: _last_run(deployed, runs)),
         champion=champion,
+        calls=_calls(deployed, champion) if champion else None,
         spend=read("spend", lambda: _spend(deployed, team, platform)),
         approvals=read("approvals", lambda: list(_approvals(deployed, runs)), ()),
         idle=read(
@@ -440,6 +465,57 @@ def _champion(deployed: Deployed) -> Champion | None:
         gain=decision.get("gain"),
         lower=decision.get("lower"),
         upper=decision.get("upper"),
+        made=serving.get("createdAt"),
+    )
+
+
+def _calls(deployed: Deployed, champion: Champion) -> Calls:
+    """Counts the champion's calls, of which those that measured it as a candidate were the first.
+
+    Bedrock measures `Invocations` by `ModelId`. Its pages do not say whether that is the ARN of a deployment
+    or its id, so both are asked for; and where CloudWatch knows no call at all, not even those of the
+    measurement, the metric goes by another name, and nobody can say that the champion is idle.
+    """
+    now, days = datetime.now(UTC), _QUIET_AFTER.days
+    names = (champion.deployment, champion.deployment.rpartition("/")[2])
+    queries = [
+        {
+            "Id": f"calls{number}",
+            "MetricStat": {
+                "Metric": {
+                    "Namespace": "AWS/Bedrock",
+                    "MetricName": "Invocations",
+                    "Dimensions": [{"Name": "ModelId", "Value": name}],
+                },
+                "Period": int(_DAY.total_seconds()),
+                "Stat": "Sum",
+            },
+        }
+        for number, name in enumerate(names)
+    ]
+    since = max(now - _METRICS_KEPT, (champion.made or now) - _DAY)
+    try:
+        pages = (
+            deployed.cloud.client("cloudwatch")
+            .get_paginator("get_metric_data")
+            .paginate(MetricDataQueries=queries, StartTime=since, EndTime=now)
+        )
+        by_day = [
+            (day, count)
+            for page in pages
+            for result in page["MetricDataResults"]
+            for day, count in zip(result["Timestamps"], result["Values"], strict=True)
+        ]
+    except Exception as error:
+        # Any, as in _Reader; the rest of the row does not depend on it.
+        return Calls(days=days, count=None, why=str(error) or type(error).__name__)
+    if not by_day:
+        return Calls(
+            days=days, count=None, why="CloudWatch knows no call of it, not even those it was measured by"
+        )
+    # A day's value bears the time at which the day began.
+    return Calls(
+        days=days, count=round(sum(count for day, count in by_day if day > now - _QUIET_AFTER - _DAY))
     )
 
 
@@ -525,10 +601,16 @@ def _needs(row: Row) -> Iterator[str]:
         yield from (f"changed by hand: {finding}" for finding in row.drift.findings)
     for idle in row.idle:
         yield f"deployment {idle.name} serves nobody since {idle.since:%Y-%m-%d}"
+    if row.calls and row.calls.count == 0 and row.champion and _older(row.champion.since, _QUIET_AFTER):
+        yield f"nobody has called the champion for {row.calls.days} days: {row.champion.deployment}"
     for expiry in row.expiring:
         yield f"{expiry.what} ends" + (f" on {expiry.when}" if expiry.when else " (legacy, no date yet)")
     if row.version and row.version.state == "behind":
         yield f"is behind the repository: {row.version.why}"
+
+
+def _older(when: datetime | None, age: timedelta) -> bool:
+    return when is not None and when < datetime.now(UTC) - age
 
 
 def _day(moment: str) -> str:

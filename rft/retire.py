@@ -11,7 +11,8 @@
 
 import datetime
 import json
-import subprocess
+import re
+import shutil
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from infra.config import TEAM_FILE, TEAMS, Account, Region, SettingsError, Stage, Table, Team, team_names
 from infra.faults import plain, read_toml
-from rft.cloud import CloudError
+from rft.changes import git
 
 RETIRED_FILE: Final = "retired.toml"
 
@@ -87,8 +88,15 @@ def retired(root: Path) -> dict[str, dict[str, Retired]]:
         SettingsError: The file is wrong.
     """
     path = root / TEAMS / RETIRED_FILE
-    if not path.exists():
-        return {}
+    return read_retired(root, path) if path.exists() else {}
+
+
+def read_retired(root: Path, path: Path) -> dict[str, dict[str, Retired]]:
+    """Reads a file like `teams/retired.toml`, wherever under the project's root it is.
+
+    Raises:
+        SettingsError: The file is wrong, or there is none.
+    """
     file, faults = read_toml(root, path)
     if file is None:
         raise SettingsError(faults)
@@ -119,6 +127,64 @@ def entry_text(team: str, stage: str, entry: Retired) -> str:
     return "\n".join(lines) + "\n"
 
 
+def end(root: Path, team: str, stage: str, entry: Retired) -> list[str]:
+    """Takes a stage that is gone out of the files: listed as retired, its table removed, or its folder.
+
+    The folder goes with its last stage. A stage that has been set up elsewhere since then stays.
+
+    Returns:
+        A sentence for each thing that was done.
+
+    Raises:
+        SettingsError: The stage stands in its file in a form that only a person can take out.
+    """
+    folder = root / TEAMS / team
+    file = folder / TEAM_FILE
+    done = [f"{TEAMS}/{RETIRED_FILE} lists {team}.{stage}"]
+    if file.is_file():
+        text = file.read_text(encoding="utf-8")
+        stages = _stages(text.encode())
+        if stage in stages and not _moved(stages[stage], (entry.account, entry.region)):
+            if len(stages) == 1:
+                shutil.rmtree(folder)
+                done.append(f"{TEAMS}/{team} is removed with its rows: {stage} was its last stage")
+            else:
+                file.write_text(_without_stage(text, team, stage), encoding="utf-8")
+                done.append(f"{TEAMS}/{team}/{TEAM_FILE} has no stage {stage} any more")
+    record(root, team, stage, entry)
+    return done
+
+
+def _without_stage(text: str, team: str, stage: str) -> str:
+    """A team's file without the table of a stage, and otherwise as it was written."""
+    lines = text.splitlines(keepends=True)
+    header = re.compile(rf"\s*\[\s*stages\s*\.\s*[\"']?{re.escape(stage)}[\"']?\s*\]\s*(#.*)?")
+    starts = [number for number, line in enumerate(lines) if header.fullmatch(line.rstrip("\r\n"))]
+    if starts:
+        after = starts[0] + 1
+        while after < len(lines) and not lines[after].lstrip().startswith("["):
+            after += 1
+        # What is said right above the next table belongs to it.
+        while after < len(lines) and lines[after - 1].startswith("#"):
+            after -= 1
+        lines = lines[: starts[0]] + lines[after:]
+    expected = tomllib.loads(text)
+    del expected["stages"][stage]
+    left = "".join(lines)
+    try:
+        found = tomllib.loads(left)
+    except tomllib.TOMLDecodeError:
+        found = {}
+    if found != expected:
+        raise SettingsError(
+            [
+                f"{TEAMS}/{team}/{TEAM_FILE}: stages.{stage}: is no table [stages.{stage}] of its own, so a "
+                "person has to take it out"
+            ]
+        )
+    return left
+
+
 def missing_teams(root: Path, since: str) -> list[str]:
     """Returns a line for every stage that was there at a revision, is gone now, and is not retired.
 
@@ -126,7 +192,7 @@ def missing_teams(root: Path, since: str) -> list[str]:
     just as a deleted folder does. Works on the working tree, offline.
 
     Raises:
-        CloudError: Git knows no such revision, or this is no git checkout.
+        ChangesError: Git knows no such revision, or this is no git checkout.
         SettingsError: `teams/retired.toml` is wrong.
     """
     ended = retired(root)
@@ -191,21 +257,11 @@ def _shown(place: _Place) -> str:
 
 def _at(root: Path, since: str) -> dict[str, dict[str, _Place]]:
     """The stages of all teams at a revision."""
-    listing = _git(root, "ls-tree", "-r", "-z", "--name-only", since, "--", f"{TEAMS}/", since=since)
+    to = f"read {TEAMS}/ at {since}"
+    listing = git(root, "ls-tree", "-r", "-z", "--name-only", since, "--", f"{TEAMS}/", to=to)
     paths = [path for path in listing.decode().split("\0") if path.count("/") == 2]
     return {
-        path.split("/")[1]: _stages(_git(root, "show", f"{since}:./{path}", since=since))
+        path.split("/")[1]: _stages(git(root, "show", f"{since}:./{path}", to=to))
         for path in paths
         if path.endswith(f"/{TEAM_FILE}")
     }
-
-
-def _git(root: Path, *words: str, since: str) -> bytes:
-    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, check=False)  # noqa: S607 - the git of the PATH
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise CloudError(
-            f"git cannot read {TEAMS}/ at {since} ({said[0] if said else 'no reason given'}):"
-            " fetch the whole history, or name another revision"
-        )
-    return done.stdout

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rft.changes import ChangesError
+from rft.changes import ChangesError, git
 
 # All that decides what a team's settings mean and what its reward function does.
 _CODE = ("infra", "lambdas", "rft", "requirements", "teams/platform.toml")
@@ -105,11 +105,12 @@ def revision(root: Path, team: str, name: str) -> Iterator[Revision]:
     """
     commit = merge_base(root, name)
     wanted = [*_CODE, f"teams/{team}"]
-    there = _git(root, "ls-tree", "-z", "--name-only", commit, "--", *wanted).decode().split("\0")
+    to = f"read the files of {name}"
+    there = git(root, "ls-tree", "-z", "--name-only", commit, "--", *wanted, to=to).decode().split("\0")
     with tempfile.TemporaryDirectory(prefix="rft-check-") as folder:
         place = Path(folder).resolve()
         if paths := [path for path in there if path]:
-            content = _git(root, "archive", "--format=tar", commit, "--", *paths)
+            content = git(root, "archive", "--format=tar", commit, "--", *paths, to=to)
             try:
                 with tarfile.open(fileobj=io.BytesIO(content)) as archive:
                     archive.extractall(place, filter="data")
@@ -124,24 +125,11 @@ def merge_base(root: Path, name: str) -> str:
     Raises:
         ChangesError: There is no such revision, or this is no git checkout.
     """
-    found = _git(root, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}").decode().strip()
+    to = f"compare with {name}"
+    words = ("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
+    found = git(root, *words, to=to).decode().strip()
     try:
-        return _git(root, "merge-base", found, "HEAD").decode().strip()
+        return git(root, "merge-base", found, "HEAD", to=to).decode().strip()
     except ChangesError:
         # Without a common history, as in a shallow checkout, the revision itself is all there is.
         return found
-
-
-def _git(root: Path, *words: str) -> bytes:
-    command = ["git", "-C", str(root), *words]
-    try:
-        done = subprocess.run(command, capture_output=True, check=False)
-    except OSError as error:
-        raise ChangesError(f"git cannot be run ({error.strerror}): install it, or omit --against") from error
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise ChangesError(
-            f"git {words[0]} failed ({said[0] if said else 'no reason given'}): fetch the whole history, or"
-            " name another revision"
-        )
-    return done.stdout

@@ -17,6 +17,7 @@ import contextvars
 import hashlib
 import json
 import operator
+import re
 import secrets
 import subprocess
 import sys
@@ -26,9 +27,10 @@ import types
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partialmethod
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 import botocore.session
 from botocore.serialize import create_serializer
@@ -619,6 +621,8 @@ def workflow_metrics() -> None:
 
 # --- Bedrock ------------------------------------------------------------------------------------
 
+_INVOCATION = re.compile(r"/model/(.+)/(?:converse|invoke)")
+
 
 def answer_bedrock(handle: BedrockHandler) -> None:
     """Answers both Bedrock services with ours: handle(method, path, query, body, caller's ARN).
@@ -627,7 +631,7 @@ def answer_bedrock(handle: BedrockHandler) -> None:
     Gaps: in the emulator a customization job never ends, knows no reward function and leaves no model to
     deploy; it names Converse an IAM action (AWS asks for bedrock:InvokeModel), takes no job and no
     deployment for a resource, knows no tags of them, so a policy's aws:ResourceTag never holds, and asks
-    for no iam:PassRole, tagging or KMS key.
+    for no iam:PassRole, tagging or KMS key, and measures no calls of models in AWS/Bedrock.
     """
     permissions = BedrockPermissions(handle)
 
@@ -648,6 +652,10 @@ def answer_bedrock(handle: BedrockHandler) -> None:
             )
         flat = {name: values[0] for name, values in query.items()}
         status, document = handle(method, path, flat, body, iam_evaluator.caller_arn())
+        called = _INVOCATION.fullmatch(path)
+        if called and status == HTTPStatus.OK:
+            dimensions = {"ModelId": unquote(called[1])}
+            cloudwatch.record_metric("AWS/Bedrock", "Invocations", 1, "Count", dimensions)
         error = {"x-amzn-ErrorType": str(document["__type"])} if "__type" in document else {}
         return status, {"Content-Type": "application/json", **error}, json.dumps(document).encode()
 

@@ -13,10 +13,13 @@ import pytest
 import yaml
 from botocore.exceptions import ClientError
 
+from rft import lineage
 from rft.cloud import Cloud, Deployed
+from rft.comment import LIMIT
 from rft.delivery import Cdk
 from rft.embedded.aws import ACCOUNT, REGION, EmbeddedAws
 from rft.retire import missing_teams
+from tests import documented
 from tests.embedded.test_environment import Clients, ended
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -24,7 +27,31 @@ COPIED = (
     *("app.py", "cdk.json", "Makefile", "pyproject.toml", "package.json", "package-lock.json", ".npmrc"),
     *("infra", "lambdas", "requirements", "rft", ".github"),
 )
-_EXPRESSION = re.compile(r"\$\{\{ *([\w.]+) *\}\}")
+# GitHub's own command, which is not here: it writes down what it is asked for, keeps what is posted, and
+# knows which pull requests it has opened.
+GH = """\
+#!/bin/sh
+echo "$@" >>build/gh.log
+head="$(echo "$*" | sed -n 's/.*--head \\([^ ]*\\).*/\\1/p')"
+body="$(echo "$*" | sed -n 's/.*--body-file \\([^ ]*\\).*/\\1/p')"
+case "$1 $2" in
+"pr comment") cp "$body" build/gh-comment.md ;;
+"pr list")
+  touch build/gh-open
+  grep --count --line-regexp "$head" build/gh-open || true ;;
+"pr create")
+  if [ -e build/gh-refuses ]; then
+    echo "GitHub Actions is not permitted to create or approve pull requests" >&2
+    exit 1
+  fi
+  cp "$body" build/gh-body.md
+  echo "$head" >>build/gh-open ;;
+esac
+"""
+_EXPRESSION = re.compile(r"\$\{\{ *(.+?) *\}\}")
+
+
+ALLOWED = "contains(github.event.pull_request.labels.*.name, 'allow-loss') && 'yes' || ''"
 
 
 def filled(text: str, known: Mapping[str, str]) -> str:
@@ -56,9 +83,8 @@ class Repository:
             )
         shutil.copy(REPOSITORY / "teams" / "platform.toml", root / "teams")
         (root / ".gitignore").write_text("/.venv\n/node_modules\n/build\n/cdk.out\n__pycache__\n")
-        # GitHub's own command, which is not here: it writes down what it is asked for.
         (root / "bin").mkdir()
-        (root / "bin" / "gh").write_text('#!/bin/sh\necho "$@" >>build/gh.log\n')
+        (root / "bin" / "gh").write_text(GH)
         # The installation is the other checkout's, and this one must not touch it.
         installed = "-o .venv/.installed -o node_modules/.installed"
         (root / "bin" / "make").write_text(f'#!/bin/sh\nexec {shutil.which("make")} {installed} "$@"\n')
@@ -183,6 +209,48 @@ def test_a_merge_deploys_what_it_touches_and_starts_one_run(
     assert updated(client, "rft-south-dev") == south
 
 
+def test_a_change_on_a_branch_gives_a_comment(
+    repository: Repository, north: Deployed, client: Clients
+) -> None:
+    before = updated(client, "rft-south-dev"), len(north.runs())
+    main = repository.git("rev-parse", "HEAD")
+    repository.git("update-ref", "refs/remotes/origin/main", main)
+    settings = repository.root / "teams/south/team.toml"
+    settings.write_text(settings.read_text().replace("epoch_count = 1", "epoch_count = 2"))
+    repository.commit("two epochs for south")
+    build = repository.root / "build"
+
+    review = repository.run("check", "review", {"github.base_ref": "main"})
+    [place] = json.loads(review["stacks"])[:1]
+    values = {f"matrix.{key}": value for key, value in place.items()}
+    # The label that lets state go is not on it.
+    repository.run("check", "diff", {**values, ALLOWED: ""})
+    # What the artifacts of the two jobs do between machines.
+    for job, name in (("review", "1-teams.md"), ("diff-0", "2-diff.md")):
+        (build / "parts" / job).mkdir(parents=True)
+        shutil.move(build / "review" / name, build / "parts" / job)
+    server = {"github.server_url": "https://example.com", "github.run_id": "7"}
+    repository.run("check", "summary", {**server, "github.repository": "example/rft"})
+    (repository.root / "comment").mkdir()
+    shutil.move(build / "comment/comment.md", repository.root / "comment")
+    event = {"github.token": "t", "github.repository": "example/rft", "github.event.number": "12"}
+    repository.run("check", "comment", event)
+
+    [asked] = [line for line in (build / "gh.log").read_text().splitlines() if line.startswith("pr comment")]
+    assert asked == "pr comment 12 --body-file comment/comment.md --edit-last --create-if-none"
+    posted = (build / "gh-comment.md").read_text()
+    assert len(posted) <= LIMIT
+    assert posted.index("### ✅ `south`") < posted.index("### rft-south-dev")
+    assert "`training.epoch_count`" in posted
+    assert "another run" in posted
+    # And what the template's difference is, from the deployed stack.
+    assert "AWS::Lambda::Function" in posted
+    assert "north" not in posted
+    assert (updated(client, "rft-south-dev"), len(north.runs())) == before
+    shutil.rmtree(repository.root / "comment")
+    repository.git("reset", "--hard", main)
+
+
 def test_a_merge_without_relevant_change_deploys_and_starts_nothing(
     repository: Repository, north: Deployed, client: Clients
 ) -> None:
@@ -220,8 +288,9 @@ def test_a_change_by_hand_becomes_an_issue(repository: Repository, north: Deploy
         "github.token": "token",
         "github.repository": "example/rft",
     }
-    repository.run("drift", "look", values)
     asked = repository.root / "build" / "gh.log"
+    asked.unlink(missing_ok=True)
+    repository.run("drift", "look", values)
     assert asked.read_text().splitlines() == [
         "issue list --label drift --state open --limit 500 --json title --jq .[].title"
     ]
@@ -230,6 +299,104 @@ def test_a_change_by_hand_becomes_an_issue(repository: Repository, north: Deploy
     [issue] = [line for line in asked.read_text().splitlines() if line.startswith("issue create")]
     assert "Drift: rft-north-dev: RunStarterFunction" in issue
     assert "MemorySize" in issue
+
+
+def test_every_command_of_the_operations_page_works(
+    repository: Repository, north: Deployed, client: Clients
+) -> None:
+    champion = north.champion()
+    bedrock = client("bedrock")
+    model = bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=champion)["modelArn"]
+    serving = bedrock.get_custom_model(modelIdentifier=model)["modelName"].removeprefix("rft-north-dev-")
+    other = next(run for run in north.runs() if run.status == "SUCCEEDED" and run.name != serving)
+    [trace] = lineage.of(model, [north])
+    assert trace.dataset_sha256
+    repository.git("update-ref", "refs/remotes/origin/main", "HEAD")
+    (repository.root / "rows.csv").write_text(
+        "prompt,answer\n" + "".join(f"What is {n} + {n}?,{2 * n}\n" for n in range(300))
+    )
+    # What an example is called, and what there is here.
+    known = {
+        r"\bquotes\b": "north",
+        r"arn:aws:bedrock:\S+:custom-model/\S+": model,
+        r"\brun-[0-9a-f]{16}\b": other.name,
+        r"--dataset \w+": f"--dataset {trace.dataset_sha256[:12]}",
+    }
+    for command in documented.commands():
+        if documented.elsewhere(command):
+            continue
+        line = command
+        for pattern, value in known.items():
+            line = re.sub(pattern, value, line)
+        done = subprocess.run(
+            ["bash", "-e", "-o", "pipefail", "-c", line],
+            cwd=repository.root,
+            env=repository.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    # Promoted and rolled back.
+    now = bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=champion)["modelArn"]
+    assert now == model
+    assert (repository.root / "teams/prices/team.toml").is_file()
+    assert "<title>Fleet" in (repository.root / "build/fleet.html").read_text()
+    repository.git("clean", "--quiet", "--force", "-d")
+
+
+def proposed(repository: Repository, place: Mapping[str, str]) -> None:
+    """The job that proposes what has been retired: once, again, and where it may open no pull request."""
+    build, root = repository.root / "build", repository.root
+    origin = root / "build/origin.git"
+    main = repository.git("rev-parse", "HEAD")
+    repository.git("init", "--bare", "--quiet", str(origin))
+    repository.git("remote", "add", "origin", str(origin))
+    values = {
+        **place,
+        "github.token": "t",
+        "github.repository": "example/rft",
+        "github.server_url": "https://example.com",
+        "github.ref_name": "main",
+    }
+
+    def propose() -> None:
+        # A machine of its own, which has what the job before it has uploaded.
+        written = (root / "teams/retired.toml").read_text()
+        repository.git("checkout", "--quiet", "--", ".")
+        (root / "teams/retired.toml").unlink()
+        (build / "retired").mkdir(exist_ok=True)
+        (build / "retired/retired.toml").write_text(written)
+        repository.run("retire", "propose", values)
+        repository.git("reset", "--quiet", "--soft", main)
+        repository.git("reset", "--quiet")
+
+    propose()
+    branch = ["--git-dir", str(origin), "show", "retired/north-dev:teams/north/team.toml"]
+    settings = repository.git(*branch)
+    assert "[stages.dev]" not in settings
+    assert "[stages.prod]" in settings
+    assert (build / "gh-body.md").read_text().startswith("`rft-north-dev` was retired on ")
+    # What the check of that pull request asks of it.
+    assert missing_teams(root, main) == []
+    first = repository.git("--git-dir", str(origin), "rev-parse", "retired/north-dev")
+    asked = (build / "gh.log").read_text().splitlines()
+    assert "auth setup-git" in asked
+    assert asked[-1].startswith("pr create --base main --head retired/north-dev --title Retire north dev ")
+
+    # The next night it is found gone again; the pull request that is open is left alone.
+    propose()
+    assert repository.git("--git-dir", str(origin), "rev-parse", "retired/north-dev") == first
+    assert "pr create" not in (build / "gh.log").read_text().partition(asked[-1])[2]
+
+    # Interrupted between the two, or not permitted: what was pushed can be proposed by hand.
+    (build / "gh-open").unlink()
+    (build / "gh-refuses").touch()
+    propose()
+    address = "https://example.com/example/rft/compare/main...retired/north-dev?expand=1"
+    assert address in (build / "github-summary").read_text()
+    repository.git("checkout", "--quiet", "--", "teams/north")
 
 
 def test_retiring_takes_the_stage_away_and_writes_it_down(
@@ -248,6 +415,7 @@ def test_retiring_takes_the_stage_away_and_writes_it_down(
     with pytest.raises(ClientError, match="ResourceNotFound"):
         client("bedrock").get_custom_model_deployment(customModelDeploymentIdentifier=champion)
     assert "of it is left that costs money" in (repository.root / "build/github-summary").read_text()
+    proposed(repository, values)
     shutil.rmtree(repository.root / "teams/north")
     # Its other stage has not been retired.
     [fault] = missing_teams(repository.root, "HEAD")

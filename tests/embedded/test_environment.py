@@ -243,6 +243,13 @@ class TestProvenance:
         assert prod.status is None
         html = fleet.page(fleet.Fleet(made_at=datetime.now(UTC), where="", revision=None, rows=[dev, prod]))
         assert run.name in html
+        # Bedrock's own metric of real calls: those of the measurement, and one more.
+        assert dev.calls.count >= 24
+        client("bedrock-runtime").converse(
+            modelId=dev.champion.deployment, messages=[{"role": "user", "content": [{"text": "2 + 2?"}]}]
+        )
+        again, _ = fleet.look(teams, platform, fleet.Places(deployed.cloud, platform), sources)
+        assert again.calls.count == dev.calls.count + 1
 
     def test_what_is_locked_cannot_be_deleted(self, client: Clients, deploy_template: Callable[..., Any]):
         properties = {

@@ -11,12 +11,14 @@ from cloudformation_validate import Severity
 
 from infra.config import Delivery
 from infra.delivery import GithubDelivery
-from tests.infra.conftest import ACCOUNT, BOUNDARY, ENV, REGION, checked_app
+from tests.infra.conftest import ACCOUNT, BOUNDARY, ENV, REGION, Assembly, checked_app
 from tests.infra.test_templates import ACCEPTED, lint, validate
 
 ISSUER = "token.actions.githubusercontent.com"
 BOOTSTRAP = f"arn:aws:iam::{ACCOUNT}:role/cdk-hnb659fds"
 REPOSITORY = "repo:example/rft"
+STATE_MACHINE = "AWS::StepFunctions::StateMachine"
+MACHINE = "TrainingStateMachineEAE34FB3"
 
 
 def delivery(app: cdk.App, construct_id: str, *, boundary: str | None = None, **settings: Any) -> None:
@@ -97,6 +99,14 @@ def test_what_tries_out_a_deployment_may_call_our_functions_and_change_nothing(f
     assert all(":function:rft-*" in arn for arn in functions["Resource"])
 
 
+def test_the_state_machines_of_all_stacks_have_the_logical_id_that_is_counted_on(assembly: Assembly) -> None:
+    for stack in assembly.stacks:
+        resources = assembly.template(stack)["Resources"]
+        machines = {name for name, each in resources.items() if each["Type"] == STATE_MACHINE}
+        assert machines == {MACHINE}
+        assert "StateMachineName" not in resources[MACHINE]["Properties"]
+
+
 def test_what_retires_takes_away_only_what_is_named_or_tagged_as_ours(folder: Path) -> None:
     verbs = set()
     for statement in roles(folder, "rft-delivery")["Retire"]["statements"]:
@@ -106,7 +116,10 @@ def test_what_retires_takes_away_only_what_is_named_or_tagged_as_ours(folder: Pa
         )
         changing = [each for each in actions if not re.match(r"\w+:(List|Describe|Get)", each)]
         verbs.update(changing)
-        if changing and changing != ["states:StopExecution"]:
+        if changing == ["states:StopExecution"]:
+            # A workflow may have any name, but none that CloudFormation makes of another logical id.
+            assert {arn.rpartition(":execution:")[2] for arn in on} == {f"{MACHINE}-*:*"}
+        elif changing:
             assert "Condition" in statement or all("rft-" in json.dumps(arn) for arn in on), changing
     assert "iam:PassRole" not in verbs
     assert {"cloudformation:DeleteStack", "s3:DeleteObjectVersion", "kms:ScheduleKeyDeletion"} <= verbs

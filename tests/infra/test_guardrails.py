@@ -247,7 +247,7 @@ MUTATIONS: dict[str, tuple[str, Callable[[Template], Any], str]] = {
     "more epochs": (
         BOUNDED,
         settings(training__epochCount=13),
-        f"training.epoch_count is 13, above 12 {decided('limits.training.epoch_count')}",
+        f"training.epoch_count is 13, and must be at most 12 {decided('limits.training.epoch_count')}",
     ),
     "more epochs for one run": (
         BOUNDED,
@@ -257,12 +257,23 @@ MUTATIONS: dict[str, tuple[str, Callable[[Template], Any], str]] = {
     "more prompts": (
         BOUNDED,
         settings(measurement__prompts=501),
-        f"measurement.prompts is 501, above 500 {decided('limits.measurement.prompts')}",
+        f"measurement.prompts is 501, and must be at most 500 {decided('limits.measurement.prompts')}",
     ),
     "more memory": (
         BOUNDED,
         lambda t: change(t, reward_function(t), 2048, "MemorySize"),
-        f"RewardFunction: memory_mb is 2048, above 1024 {decided('limits.reward.memory_mb')}",
+        f"RewardFunction: memory_mb is 2048, and must be at most 1024 {decided('limits.reward.memory_mb')}",
+    ),
+    "a reward that is easier to fool": (
+        BOUNDED,
+        settings(gates__rehearsal={"max_hackability": 0.9}),
+        "gates.rehearsal.max_hackability is 0.9, and must be at most 0.7 "
+        f"{decided('limits.gates.rehearsal.max_hackability')}",
+    ),
+    "a lower bar": (
+        BOUNDED,
+        settings(promotion__confidence=0.5),
+        f"promotion.confidence is 0.5, and must be at least 0.8 {decided('limits.promotion.confidence')}",
     ),
     "another subnet": (
         BOUNDED,

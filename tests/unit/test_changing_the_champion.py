@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from rft import cli
+from rft import cli, terminal
 from rft.cloud import CloudError, Deployed, Run
 
 RUN = "run-0123456789abcdef"
@@ -47,7 +47,7 @@ class Environment:
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> Environment:
     made = Environment()
-    monkeypatch.setattr(cli, "_deployed", lambda *_arguments, **_named: made)
+    monkeypatch.setattr(terminal, "deployed", lambda *_arguments, **_named: made)
     return made
 
 

@@ -100,7 +100,7 @@ def project(pristine: Path, tmp_path: Path) -> Project:
 @pytest.fixture
 def rft(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
     """Runs the command on the project; returns its exit code and what it wrote."""
-    monkeypatch.setattr(cli, "ROOT", project.root)
+    monkeypatch.setattr(cli.terminal, "ROOT", project.root)
 
     def run(*words: str) -> tuple[int, str]:
         done = CliRunner().invoke(cli.app, ["check", *words], env={"COLUMNS": "100"})
@@ -621,7 +621,7 @@ def test_exit_codes_are_for_pipelines(rft: Callable[..., tuple[int, str]], proje
     [
         (["--stage", "x"], "rft: team quotes has no stage 'x' (stages: dev, prod)"),
         (["--json", "--markdown"], "rft: --markdown and --json are two ways"),
-        (["--against", "nowhere"], "rft: git rev-parse failed (fatal: "),
+        (["--against", "nowhere"], "rft: git cannot compare with nowhere (fatal: "),
     ],
 )
 def test_a_mistake_of_the_caller_is_told_in_a_line(
@@ -631,7 +631,7 @@ def test_a_mistake_of_the_caller_is_told_in_a_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(cli, "ROOT", project.root)
+    monkeypatch.setattr(cli.terminal, "ROOT", project.root)
     monkeypatch.setattr(cli, "err", Console(stderr=True, width=100))
     monkeypatch.setattr("sys.argv", ["rft", "check", "quotes", *words])
     # The command's own handling of signals is not for the process of the tests.

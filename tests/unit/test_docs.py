@@ -19,6 +19,7 @@ from lambdas.composition import compose
 from lambdas.contract import Reward, Sample, reward_handler
 from rft.cli import app
 from rft.grader_import import convert, placed
+from tests import documented
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -138,6 +139,47 @@ def test_commands_exist_with_their_options(block):
             continue
         assert words[1] in command.commands, line
         command.commands[words[1]].make_context("rft", words[2:])
+
+
+@pytest.mark.parametrize("block", blocks("sh"))
+def test_verbs_of_the_makefile_exist_with_their_variables(block):
+    makefile = (ROOT / "Makefile").read_text()
+    verbs = set(re.findall(r"(?m)^([a-z]+):.*## ", makefile))
+    for line in block.text.splitlines():
+        words = [word for word in shlex.split(line, comments=True) if not word.startswith("-")]
+        if words[:1] == ["make"]:
+            called, given = (
+                [word for word in words[1:] if ("=" in word) == with_value] for with_value in (False, True)
+            )
+            assert set(called) <= verbs, line
+            for name in (word.partition("=")[0] for word in given):
+                assert re.search(rf"\$[({{]{name}\b|filter {name}|origin {name}", makefile), line
+
+
+def test_what_the_cdk_is_asked_for_exists():
+    app_text = (ROOT / "app.py").read_text()
+    for block in (each.values[0] for each in blocks("sh")):
+        for line in block.text.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:2] == ["npx", "cdk"]:
+                assert words[2] in ("bootstrap", "deploy"), line
+            if words[:2] == ["npx", "cdk"] and "-c" in words and "<" not in line:
+                assert f'"{words[3]}"' in app_text, line
+                key, _, value = words[words.index("-c") + 1].partition("=")
+                assert f'try_get_context("{key}")' in app_text, line
+                assert f'"{value}"' in app_text, line
+
+
+def test_what_is_not_run_on_the_embedded_aws_is_in_the_page_and_has_a_test_and_a_reason():
+    found = documented.commands()
+    assert len(found) >= 20
+    for start, place in documented.ELSEWHERE.items():
+        assert any(documented.elsewhere(each) is place for each in found), f"{start} is on the page no more"
+        assert (ROOT / place.test).is_file()
+        assert place.why
+    # All others are programs that the embedded test can run.
+    here = [each for each in found if documented.elsewhere(each) is None]
+    assert {each.split()[0] for each in here} <= {".venv/bin/rft", "make"}, "add how it is tested"
 
 
 def test_every_reward_function_is_in_the_table_to_choose_from():

@@ -55,6 +55,9 @@ class World:
         self.lifecycle: dict[str, Any] = {"status": "ACTIVE"}
         self.drifts: list[dict[str, Any]] = []
         self.model_is_deleted = False
+        # Calls of the champion by how many days ago, and the name that CloudWatch has it under.
+        self.calls: dict[int, float] = {9: 200.0, 1: 30.0}
+        self.called = DEPLOYMENT
 
     @staticmethod
     def stack(name: str) -> dict[str, Any]:
@@ -147,6 +150,17 @@ class World:
             "status": "Active",
         }
 
+    def get_metric_data(self, client: Any, asked: Any) -> dict[str, Any]:
+        results = []
+        for query in asked["MetricDataQueries"]:
+            metric = query["MetricStat"]["Metric"]
+            assert (metric["Namespace"], metric["MetricName"]) == ("AWS/Bedrock", "Invocations")
+            known = self.calls if metric["Dimensions"] == [{"Name": "ModelId", "Value": self.called}] else {}
+            days = {NOW - timedelta(days=ago): count for ago, count in known.items()}
+            days = {day: count for day, count in days.items() if day >= asked["StartTime"]}
+            results.append({"Id": query["Id"], "Timestamps": [*days], "Values": [*days.values()]})
+        return {"MetricDataResults": results}
+
     def get_custom_model(self, client: Any, asked: Any) -> dict[str, Any]:
         if self.model_is_deleted:
             self.refuse(client, "GetCustomModel", "ResourceNotFoundException")
@@ -225,6 +239,7 @@ def test_a_healthy_stage_needs_nobody_and_one_that_is_not_deployed_says_so(world
     assert (dev.champion.run, dev.champion.model, dev.champion.lower) == (RUN, MODEL, 0.3)
     assert (dev.version.reward, dev.version.template_sha256) == ("7", template_sha256(TEMPLATE))
     assert fleet.money(dev.spend) == "-"
+    assert (fleet.calls(dev.calls), fleet.calls(prod.calls)) == ("230", "-")
     assert (prod.status, prod.troubles, prod.needs()) == (None, [], [])
 
 
@@ -336,6 +351,36 @@ def test_says_what_waits_failed_idles_drifts_and_ends(world, team, platform):
     assert f"{GOING} failed: It broke." in dev.needs()
 
 
+@pytest.mark.parametrize("name", [DEPLOYMENT, "abcdefghijkl"])
+def test_a_champion_that_nobody_calls_is_told(world, team, platform, name):
+    world.called = name
+    world.deployments = {DEPLOYMENT: (f"{STACK}-{RUN}", NOW - timedelta(days=40))}
+    world.calls = {39: 200.0, 2: 1.0}
+    dev, _ = look(team, platform)
+    assert (fleet.calls(dev.calls), dev.needs()) == ("1", [])
+    world.calls = {39: 200.0, 16: 5.0}
+    dev, _ = look(team, platform)
+    assert (fleet.calls(dev.calls), dev.needs()) == (
+        "0", [f"nobody has called the champion for 14 days: {DEPLOYMENT}"],
+    )  # fmt: skip
+    # A model that has just been promoted has had no time to be called.
+    young = replace(dev, champion=replace(dev.champion, since=NOW - timedelta(days=3)))
+    assert young.needs() == []
+
+
+def test_whether_a_champion_is_idle_is_unknown_where_cloudwatch_cannot_say(world, team, platform):
+    world.deployments = {DEPLOYMENT: (f"{STACK}-{RUN}", NOW - timedelta(days=40))}
+    # Under another name than is asked for, which the missing calls of the measurement give away.
+    world.called = "something-else"
+    dev, _ = look(team, platform)
+    assert (fleet.calls(dev.calls), dev.needs(), dev.troubles) == ("unknown", [], [])
+    assert "not even those it was measured by" in dev.calls.why
+    world.refused = {"GetMetricData"}
+    dev, _ = look(team, platform)
+    assert (fleet.calls(dev.calls), dev.needs(), dev.troubles) == ("unknown", [], [])
+    assert "not yours" in dev.calls.why
+
+
 def test_counts_what_the_cost_gate_wrote_down_this_month(world, team, platform):
     month = f"ledger/{NOW:%Y-%m}"
     for key, high in {
@@ -420,7 +465,7 @@ def test_the_documented_role_may_read_all_that_is_read_and_nothing_else(world, t
         for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
     }
     asked = {f"{service}:{operation}" for service, operation in world.asked if service != "sts"}
-    renamed = {"s3:ListObjectsV2": "s3:ListBucket"}
+    renamed = {"s3:ListObjectsV2": "s3:ListBucket", "monitoring:GetMetricData": "cloudwatch:GetMetricData"}
     assert {renamed.get(each, each) for each in asked} | {"kms:Decrypt"} == allowed
 
 

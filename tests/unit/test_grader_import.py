@@ -14,7 +14,7 @@ from infra.config import load_platform, load_team
 from lambdas.composition import compose
 from lambdas.contract import Sample
 from lambdas.rewards.judge import Judge
-from rft import cli
+from rft import cli, terminal
 from rft.grader_import import GraderError, convert, main_text, placed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -649,7 +649,7 @@ def test_fails_when_the_reward_of_a_file_cannot_be_replaced(before, force, says)
 
 
 def run(monkeypatch, capsys, root, *words):
-    monkeypatch.setattr(cli, "ROOT", root)
+    monkeypatch.setattr(terminal, "ROOT", root)
     monkeypatch.setattr(cli, "signal", SimpleNamespace(SIGTERM=0, SIGHUP=0, signal=lambda *_: None))
     monkeypatch.setattr("sys.argv", ["rft", "import-grader", *map(str, words)])
     with pytest.raises(SystemExit) as ended:

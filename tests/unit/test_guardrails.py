@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.config import SettingsError, load_platform, load_teams
+from infra.config import Gates, Promotion, SettingsError, examine_team, load_platform, load_teams
 from infra.guardrails import DeployedStack, guardrail_faults, stacks
 
 PLATFORM = """\
@@ -29,6 +29,49 @@ prompts = 500
 concurrency = 20
 [limits.reward]
 timeout_seconds = 300
+[limits.promotion]
+minimum_gain = 0.0
+confidence = 0.9
+tolerated_drop = 0.02
+[limits.gates.dataset]
+near_duplicates = true
+near_duplicate_similarity = 0.9
+near_duplicate_share = 0.05
+most_common_answer = 0.6
+personal_data = true
+[limits.gates.rehearsal]
+rows = 100
+max_hackability = 0.5
+min_reference_share = 0.95
+max_latency_share = 0.8
+[limits.gates.tripwires]
+window_steps = 8
+unscorable = "stop"
+unscorable_share = 0.1
+errors = "stop"
+error_share = 0.1
+collapse = "warn"
+collapse_share = 0.6
+saturation = "warn"
+saturation_share = 0.999
+spread = "warn"
+spread_share = 0.1
+length = "warn"
+length_warn = 3.0
+length_stop = 5.0
+gap = "warn"
+gap_warn = 0.1
+gap_stop = 0.2
+[limits.gates.signal]
+prompts = 20
+needless = 0.97
+sparse = 0.02
+flat = 0.95
+[limits.gates.filter]
+prompts = 300
+max_dropped = 0.6
+[limits.gates.cost]
+growth = 2.0
 [network]
 closed_functions = ["code_tests"]
 [network.vpcs.vpc-0123456789abcdef0]
@@ -236,6 +279,119 @@ def test_a_team_that_widens_what_it_may_is_told_who_decides(project: Path, attem
     place, _, problem = fault.partition(": ")
     assert place.startswith("teams/alpha/team.toml:")
     assert problem == f"{said}{decided}"
+
+
+# What a team writes to let more pass, for every key that can have a bound, and what it is told.
+LOOSENED = {
+    "promotion": {
+        "minimum_gain": ("-0.1", "at least 0.0"),
+        "confidence": ("0.89", "at least 0.9"),
+        "tolerated_drop": ("0.03", "at most 0.02"),
+    },
+    "gates.dataset": {
+        "near_duplicates": ("false", "true"),
+        "near_duplicate_similarity": ("0.95", "at most 0.9"),
+        "near_duplicate_share": ("0.5", "at most 0.05"),
+        "most_common_answer": ("0.7", "at most 0.6"),
+        "personal_data": ("false", "true"),
+    },
+    "gates.rehearsal": {
+        "rows": ("99", "at least 100"),
+        "max_hackability": ("0.51", "at most 0.5"),
+        "min_reference_share": ("0.9", "at least 0.95"),
+        "max_latency_share": ("0.9", "at most 0.8"),
+    },
+    "gates.tripwires": {
+        "window_steps": ("9", "at most 8"),
+        "unscorable": ('"warn"', '"stop"'),
+        "unscorable_share": ("0.11", "at most 0.1"),
+        "errors": ('"off"', '"stop"'),
+        "error_share": ("1.0", "at most 0.1"),
+        "collapse": ('"off"', '"warn" or "stop"'),
+        "collapse_share": ("0.7", "at most 0.6"),
+        "saturation": ('"off"', '"warn" or "stop"'),
+        "saturation_share": ("1.0", "at most 0.999"),
+        "spread": ('"off"', '"warn" or "stop"'),
+        "spread_share": ("0.05", "at least 0.1"),
+        "length": ('"off"', '"warn" or "stop"'),
+        "length_warn": ("3.1", "at most 3.0"),
+        "length_stop": ("5.5", "at most 5.0"),
+        "gap": ('"off"', '"warn" or "stop"'),
+        "gap_warn": ("0.101", "at most 0.1"),
+        "gap_stop": ("0.21", "at most 0.2"),
+    },
+    "gates.signal": {
+        "prompts": ("19", "at least 20"),
+        "needless": ("0.98", "at most 0.97"),
+        "sparse": ("0.01", "at least 0.02"),
+        "flat": ("0.96", "at most 0.95"),
+    },
+    "gates.filter": {
+        "prompts": ("301", "at most 300"),
+        "max_dropped": ("0.7", "at most 0.6"),
+    },
+    "gates.cost": {"growth": ("1.5", "at least 2.0")},
+}
+# What lets neither more nor less pass, whichever way it is moved.
+SIDELESS = {
+    ("gates.tripwires", "shadow"),
+    ("gates.signal", "passing"),
+    ("gates.signal", "failing"),
+    ("gates.filter", "drop"),
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "key"), [(table, key) for table, keys in LOOSENED.items() for key in keys], ids=str
+)
+def test_a_team_that_loosens_a_gate_is_told_who_decides(project: Path, table: str, key: str) -> None:
+    value, allowed = LOOSENED[table][key]
+    # A warning that is wider than its stop would be a fault of its own.
+    more = {"length_warn": "length_stop = 5.0", "gap_warn": "gap_stop = 0.2"}.get(key, "")
+    (project / "teams/alpha/team.toml").write_text(f"{TEAM}\n[{table}]\n{key} = {value}\n{more}\n")
+    with pytest.raises(SettingsError) as error:
+        load_teams(project)
+    (fault,) = error.value.faults
+    line = TEAM.count("\n") + 3
+    assert fault == (
+        f"teams/alpha/team.toml:{line}: {table}.{key} = {value}: must be {allowed} "
+        f"(the platform team decides: teams/platform.toml, limits.{table}.{key})"
+    )
+    # What `rft check` goes by.
+    assert examine_team(project, "alpha")[2] == [fault]
+
+
+def test_a_team_may_be_exactly_as_loose_as_allowed_and_stricter(project: Path) -> None:
+    bounds = PLATFORM[PLATFORM.index("[limits.promotion]") : PLATFORM.index("[network]")]
+    (project / "teams/alpha/team.toml").write_text(TEAM + bounds.replace("[limits.", "["))
+    (team,) = load_teams(project)
+    assert (team.gates.tripwires.collapse, team.gates.rehearsal.rows) == ("warn", 100)
+    (project / "teams/alpha/team.toml").write_text(TEAM + '[gates.tripwires]\ncollapse = "stop"\n')
+    assert load_teams(project)[0].gates.tripwires.collapse == "stop"
+
+
+def test_every_key_of_a_gate_has_a_bound_or_no_side_that_is_looser() -> None:
+    keys = {
+        (f"gates.{gate}", key)
+        for gate, field in Gates.model_fields.items()
+        for key in type(field.default).model_fields
+    } | {("promotion", key) for key in Promotion.model_fields}
+    bounded = {(table, key) for table, keys in LOOSENED.items() for key in keys}
+    assert keys == bounded | SIDELESS | {("promotion", "guards")}
+
+
+def test_fails_when_a_default_is_looser_than_its_bound(project: Path) -> None:
+    path = project / "teams/platform.toml"
+    path.write_text(PLATFORM.replace("max_hackability = 0.5", "max_hackability = 0.4"))
+    with pytest.raises(
+        SettingsError, match=r"set defaults\.gates\.rehearsal\.max_hackability to at most 0\.4 as"
+    ):
+        load_platform(project)
+    path.write_text(PLATFORM.replace('saturation = "warn"', 'saturation = "stop"'))
+    with pytest.raises(
+        SettingsError, match=r'from "warn": set defaults\.gates\.tripwires\.saturation to "stop" as well'
+    ):
+        load_platform(project)
 
 
 def test_the_account_of_the_credentials_is_checked_when_it_is_known(project: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from infra.config import SettingsError, load_teams
-from rft.cloud import CloudError
-from rft.retire import Retired, entry_text, expired, expiring, missing_teams, record, retired
+from rft.changes import ChangesError
+from rft.retire import Retired, end, entry_text, expired, expiring, missing_teams, record, retired
 
 REPOSITORY = Path(__file__).parents[2]
 DAY = datetime.date(2027, 1, 31)
@@ -104,6 +104,50 @@ def test_a_wrong_file_is_told_with_its_line(root: Path):
         retired(root)
 
 
+# What a retirement takes out of the files
+
+
+def test_a_retired_stage_goes_from_its_file_and_the_folder_with_the_last_one(root: Path):
+    file = root / "teams/quotes/team.toml"
+    change(root, "[stages.prod]\n", "# Of everybody.\n[stages.prod]\n")
+    before = file.read_text()
+    assert end(root, "quotes", "dev", entry()) == [
+        "teams/retired.toml lists quotes.dev",
+        "teams/quotes/team.toml has no stage dev any more",
+    ]
+    # Line by line as it was, and what was said of the next stage as well.
+    assert file.read_text() == before.replace('[stages.dev]\nretention = "throwaway"\n\n', "", 1)
+    assert [team.stages.keys() for team in load_teams(root, ["quotes"])] == [{"prod"}]
+    assert missing_teams(root, "HEAD") == []
+    # Again changes nothing.
+    assert end(root, "quotes", "dev", entry()) == ["teams/retired.toml lists quotes.dev"]
+
+    done = end(root, "quotes", "prod", entry())
+    assert done[1] == "teams/quotes is removed with its rows: prod was its last stage"
+    assert not (root / "teams/quotes").exists()
+    assert missing_teams(root, "HEAD") == []
+    assert end(root, "quotes", "prod", entry()) == ["teams/retired.toml lists quotes.prod"]
+
+
+def test_a_stage_that_was_set_up_elsewhere_stays(root: Path):
+    change(root, "[stages.dev]\n", '[stages.dev]\naccount = "444455556666"\nregion = "us-east-1"\n')
+    before = (root / "teams/quotes/team.toml").read_text()
+    assert end(root, "quotes", "dev", entry()) == ["teams/retired.toml lists quotes.dev"]
+    assert (root / "teams/quotes/team.toml").read_text() == before
+
+
+def test_a_stage_in_another_form_is_left_to_a_person(root: Path):
+    text = (root / "teams/quotes/team.toml").read_text()
+    inline = 'stages.dev = { retention = "throwaway" }\n' + text.replace(
+        '[stages.dev]\nretention = "throwaway"\n', ""
+    )
+    (root / "teams/quotes/team.toml").write_text(inline)
+    with pytest.raises(SettingsError, match=r"stages\.dev: is no table \[stages.dev\] of its own"):
+        end(root, "quotes", "dev", entry())
+    assert (root / "teams/quotes/team.toml").read_text() == inline
+    assert retired(root) == {}
+
+
 # What a change would forget
 
 
@@ -157,6 +201,6 @@ def test_a_stage_that_is_back_must_not_stay_listed(root: Path):
 
 def test_a_revision_that_git_does_not_know_is_told(root: Path):
     with pytest.raises(
-        CloudError, match=r"git cannot read teams/ at nowhere \(.*\): fetch the whole history"
+        ChangesError, match=r"git cannot read teams/ at nowhere \(.*\): fetch the whole history"
     ):
         missing_teams(root, "nowhere")

@@ -14,7 +14,7 @@ from infra.config import load_platform, load_team
 from lambdas.composition import compose
 from lambdas.contract import reward_handler
 from lambdas.dataset import DatasetError
-from rft import cli, scoring
+from rft import cli, scoring, terminal
 from rft.scoring import ScoringError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ def score(sample: Sample) -> Reward:
 def root(tmp_path, monkeypatch):
     """A project of which only the teams are its own."""
     shutil.copytree(ROOT / "teams", tmp_path / "teams")
-    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    monkeypatch.setattr(terminal, "ROOT", tmp_path)
     return tmp_path
 
 
