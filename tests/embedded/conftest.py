@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -108,6 +109,13 @@ def zipped() -> Callable[[str], bytes]:
         return buffer.getvalue()
 
     return make
+
+
+def shorten(settings: Path) -> None:
+    """Lets a copy of a sample team train for one epoch and be measured on a few prompts."""
+    text = re.sub(r"(?m)^epoch_count = .*$", "epoch_count = 1", settings.read_text())
+    text = re.sub(r"(?m)^\[measurement\]\n(?:.+\n)*", "", text)
+    settings.write_text(f"{text}\n[measurement]\nprompts = 12\nsamples_per_prompt = 2\n")
 
 
 def clients_of(endpoint: str, region: str = REGION) -> Clients:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.embedded.conftest import shorten
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -26,12 +28,7 @@ class Command:
             shutil.copy(REPOSITORY / name, root / name)
         for name in (".venv", "node_modules"):
             (root / name).symlink_to(REPOSITORY / name)
-        settings = root / "teams/quotes/team.toml"
-        text = re.sub(r"(?m)^epoch_count = .*$", "epoch_count = 1", settings.read_text())
-        settings.write_text(
-            re.sub(r"(?m)^\[measurement\]\n(?:.+\n)*", "", text)
-            + "\n[measurement]\nprompts = 12\nsamples_per_prompt = 2\n"
-        )
+        shorten(root / "teams/quotes/team.toml")
 
     def __call__(self, *words: str, seconds: float = 240, **variables: str) -> tuple[int, str]:
         """Runs `rft` with these words; returns its exit code and all it said, on one line's width."""

@@ -20,6 +20,7 @@ from rft.delivery import Cdk
 from rft.embedded.aws import ACCOUNT, REGION, EmbeddedAws
 from rft.retire import missing_teams
 from tests import documented
+from tests.embedded.conftest import shorten
 from tests.embedded.test_environment import Clients, ended
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -76,11 +77,8 @@ class Repository:
             folder = shutil.copytree(REPOSITORY / "teams" / "quotes", root / "teams" / name)
             text = (folder / "team.toml").read_text()
             text = re.sub(r"(?m)^train_when = .*$", f'train_when = "{when}"', text)
-            text = re.sub(r"(?m)^epoch_count = .*$", "epoch_count = 1", text)
-            text = re.sub(r"(?m)^\[measurement\]\n(?:.+\n)*", "", text)
-            (folder / "team.toml").write_text(
-                text + "\n[measurement]\nprompts = 12\nsamples_per_prompt = 2\n"
-            )
+            (folder / "team.toml").write_text(text)
+            shorten(folder / "team.toml")
         shutil.copy(REPOSITORY / "teams" / "platform.toml", root / "teams")
         (root / ".gitignore").write_text("/.venv\n/node_modules\n/build\n/cdk.out\n__pycache__\n")
         (root / "bin").mkdir()

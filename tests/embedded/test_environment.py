@@ -19,6 +19,7 @@ from rft import doctor, fleet, lineage
 from rft.cloud import Cloud, Deployed, Run
 from rft.embedded.aws import ACCOUNT, REGION, EmbeddedAws
 from rft.packaging import package
+from tests.embedded.conftest import shorten
 
 Clients = Callable[[str], Any]
 Synthesize = Callable[[Path, str, str], Path]
@@ -459,10 +460,8 @@ class Project:
         shutil.copytree(REPOSITORY / "teams/quotes", root / "teams" / team)
         shutil.copy(REPOSITORY / "teams/platform.toml", root / "teams")
         text = self.settings.read_text()
-        text = re.sub(r"(?m)^train_when = .*$", 'train_when = "on-deploy"', text)
-        text = re.sub(r"(?m)^epoch_count = .*$", "epoch_count = 1", text)
-        text = re.sub(r"(?m)^\[measurement\]\n(?:.+\n)*", "", text)
-        self.settings.write_text(text + "\n[measurement]\nprompts = 12\nsamples_per_prompt = 2\n")
+        self.settings.write_text(re.sub(r"(?m)^train_when = .*$", 'train_when = "on-deploy"', text))
+        shorten(self.settings)
 
     @property
     def settings(self) -> Path:
@@ -560,51 +559,6 @@ class TestChanges:
         finally:
             environment.cloud.client("stepfunctions").stop_execution(executionArn=heir.arn)
 
-    def test_a_base_model_that_is_good_enough_is_not_trained(
-        self, project: Project, environment: Deployed, client: Clients
-    ):
-        before = jobs(client)
-        run = self.run_with(project, environment, "[gates.signal]\nneedless = 0.01\n", attempt=2)
-        assert run.status == "FAILED"
-        assert "of the highest reward, more than 1%: it needs no training" in run.cause
-        verdict = environment.document(run, "gates/signal.json")
-        assert verdict
-        assert (verdict["verdict"], verdict["facts"]["advice"]) == ("stop", "needless")
-        assert jobs(client) == before
-        page = environment.save_report(run, project.root / "reports")
-        assert page is not None
-        assert "it needs no training" in page.read_text()
-
-    def test_a_run_over_its_budget_is_refused(self, project: Project, environment: Deployed, client: Clients):
-        before = jobs(client)
-        limits = "[budget]\nper_run = 1e-9\nper_month = 25.5\n"
-        run = self.run_with(project, environment, limits, attempt=3)
-        assert run.status == "FAILED"
-        assert "USD, and a run may cost 0.0000000010 USD (budget.per_run)" in run.cause
-        verdict = environment.document(run, "gates/cost.json")
-        assert verdict
-        assert {each["rule"]: each["level"] for each in verdict["findings"]} == {
-            "over-run-cap": "stop",
-            "unpriced": "warn",
-            "estimate": "info",
-        }
-        assert jobs(client) == before
-        # Whoever was refused leaves the lock to others.
-        assert lock_of(environment)["run"] is None
-        [budget] = client("budgets").describe_budgets(AccountId=ACCOUNT)["Budgets"]
-        assert budget["BudgetLimit"] == {"Amount": "25.5", "Unit": "USD"}
-        assert budget["CostFilters"] == {"TagKeyValue": ["user:rft:environment$rft-changing-dev"]}
-
-    def run_with(self, project: Project, environment: Deployed, more: str, *, attempt: int) -> Run:
-        """Deploys with more settings, which start nothing by themselves, and waits for a run under them."""
-        text = project.settings.read_text()
-        project.settings.write_text(f"{text}\n{more}")
-        project.deploy()
-        project.settings.write_text(text)
-        run, new = environment.start({"attempt": attempt})
-        assert new
-        return ended(environment, run)
-
     def test_fails_when_the_reward_function_breaks_while_training(
         self, project: Project, environment: Deployed, client: Clients
     ):
@@ -675,33 +629,6 @@ class TestChanges:
         assert job["status"] == "Stopped"
         assert deployments(client) == before
         assert environment.save_report(run, project.root / "reports") is not None
-
-    def test_fails_before_it_costs_when_the_reward_function_can_be_fooled(
-        self, project: Project, environment: Deployed, client: Clients
-    ):
-        (project.root / "teams/changing/reward.py").write_text(
-            "import re\n"
-            "from lambdas.contract import Reward, Sample\n\n\n"
-            "def score(sample: Sample) -> Reward:\n"
-            "    numbers = re.findall(r'[0-9]+(?:[.][0-9]+)?', sample.completion)\n"
-            "    return Reward(float([*map(float, numbers[-1:])] == [float(sample.reference_answer)]))\n"
-        )
-        (project.root / "teams/changing/rehearsal.jsonl").write_text(
-            '{"row": 2, "completion": "Who knows?", "at_most": 0.0, "name": "a shrug"}\n'
-        )
-        project.deploy()
-        run = ended(environment, environment.runs()[0])
-        assert run.status == "FAILED"
-        failure = environment.document(run, "failure.json")
-        assert failure["step"] == "Rehearse reward"
-        assert (
-            "The reward function can be fooled: the answer inside a denial earns 100%" in failure["sentence"]
-        )
-        verdict = environment.document(run, "gates/rehearsal.json")
-        assert {finding["rule"] for finding in verdict["findings"]} >= {"exploit-denial", "exploit-sign"}
-        assert verdict["facts"]["cases"] == {"given": 1, "failed": 0}
-        assert environment.document(run, "measured/base/00000.json") is None
-        assert jobs_running(client) == []
 
     def test_an_aborted_run_is_cleaned_up(self, environment: Deployed, client: Clients):
         run, _ = environment.start({"attempt": 7})

@@ -14,6 +14,7 @@ from infra.config import load_platform
 from rft.cloud import Cloud, Deployed, Run
 from rft.embedded.aws import EmbeddedAws
 from rft.retirement import Item, Retirement
+from tests.embedded.conftest import shorten
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -58,9 +59,8 @@ class Fleet:
         (root / "teams/platform.toml").write_text(platform)
         settings = root / "teams/quotes/team.toml"
         text = re.sub(r"(?ms)^\[stages\..*?(?=^\[model\])", STAGES, settings.read_text())
-        text = re.sub(r"(?m)^epoch_count = .*$", "epoch_count = 1", text)
-        text = re.sub(r"(?m)^\[measurement\]\n(?:.+\n)*", "", text)
-        settings.write_text(text + "\n[measurement]\nprompts = 12\nsamples_per_prompt = 2\n")
+        settings.write_text(text)
+        shorten(settings)
         # What is packaged depends on the reward and the code, which are those of the repository.
         shutil.copytree(REPOSITORY / "build/embedded", root / "build/embedded")
         assembly = synthesize(root, "quotes,support", "")
