@@ -655,9 +655,10 @@ class TestSignal:
         project = Project(tmp_path_factory.mktemp("project"), synthesize, deploy, team="choosing")
         text = project.settings.read_text().replace('"on-deploy"', '"manual"')
         text = text.replace("[dataset]", '[dataset]\nregression = "data/regression.jsonl"')
-        text = (
-            text.replace("prompts = 12", "prompts = 24") + '\n[gates.filter]\ndrop = "flat"\nprompts = 30\n'
-        )
+        # Bold, so that one epoch teaches more than chance hides.
+        text = text.replace("learning_rate = 1e-4", "learning_rate = 3e-4")
+        text = text.replace("prompts = 12", "prompts = 16")
+        text += '\n[gates.filter]\ndrop = "flat"\nprompts = 24\n'
         project.settings.write_text(text)
         file = project.settings.parent / "data/regression.jsonl"
         file.write_bytes(rebates(lambda price, less: price - less))
@@ -670,20 +671,20 @@ class TestSignal:
         run = ended(environment, environment.start({})[0])
         assert run.status == "SUCCEEDED", environment.document(run, "failure.json")
         facts = environment.document(run, "gates/filter.json")["facts"]
-        assert (facts["tried"], facts["rows"]) == (30, 360)
+        assert (facts["tried"], facts["rows"]) == (24, 360)
         assert 0 < facts["left_out"] == len(facts["lines"]) == 360 - facts["kept"]
         # What training scored is what was left: one epoch of eight completions for each row.
         verdict = environment.document(run, "gates/tripwires.json")
         assert verdict["facts"]["samples"] == 8 * facts["kept"]
         decision = environment.document(run, "decision.json")
-        assert (decision["prompts"], decision["promote"]) == (24, True), decision["sentence"]
-        assert [(each["prompts"], each["held"]) for each in decision["regression"]] == [(24, True)]
+        assert (decision["prompts"], decision["promote"]) == (16, True), decision["sentence"]
+        assert [(each["prompts"], each["held"]) for each in decision["regression"]] == [(16, True)]
         [trace] = lineage.of(run.name, [environment], verify=True)
         assert trace.verified is True
         assert [(rows.name, rows.rows) for rows in trace.rows] == [
             ("train", 360),
             ("evaluation", 120),
-            ("regression", 24),
+            ("regression", 16),
             ("filtered", facts["kept"]),
         ]
         assert trace.rows[-1].uri == facts["uri"]
@@ -730,6 +731,6 @@ def rebates(answer: Callable[[int, int], int]) -> bytes:
             "messages": [system, {"role": "user", "content": asked.format(price, less)}],
             "reference_answer": str(answer(price, less)),
         }
-        for price, less in ((211 + 17 * number, 20 + number) for number in range(24))
+        for price, less in ((211 + 17 * number, 20 + number) for number in range(16))
     ]
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
