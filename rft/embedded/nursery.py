@@ -46,13 +46,13 @@ class Child:
 
     def poll(self) -> int | None:
         """Returns None while it runs; how it ended nobody knows, so 0 afterwards."""
-        if self.returncode is None and select.select([self._alive], [], [], 0)[0]:
+        if self.returncode is None and self._gone(within=0):
             self.returncode = 0
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Returns when it has ended; raises subprocess.TimeoutExpired as the original does."""
-        if not select.select([self._alive], [], [], timeout)[0]:
+        if not self._gone(within=timeout):
             raise subprocess.TimeoutExpired("worker", timeout or 0)
         self.returncode = 0
         return 0
@@ -64,6 +64,12 @@ class Child:
     def kill(self) -> None:
         """Ends it."""
         self._signal(signal.SIGKILL)
+
+    def _gone(self, *, within: float | None) -> bool:
+        # Not select(), which knows numbers below 1024 only.
+        watch = select.poll()
+        watch.register(self._alive, select.POLLIN)
+        return bool(watch.poll(within and within * 1000))
 
     def _signal(self, number: int) -> None:
         # A number is given away again only when its process is gone.
