@@ -1108,7 +1108,7 @@ def reward_functions() -> list[str]:
 
 def schemas() -> dict[str, Schema]:
     """The JSON Schemas of both kinds of file, by their path under the project's root."""
-    functions = {name: _component_schema(name) for name in (*reward_functions(), OWN_REWARD)}
+    functions = {name: dict(_component_schema(name)) for name in (*reward_functions(), OWN_REWARD)}
     team = _schema(TeamTable)
     parts = {**team["$defs"], "Component": {"oneOf": list(functions.values())}}
     for function in functions.values():
@@ -1216,11 +1216,18 @@ def _reward_class(function: str) -> type[Any]:
     return found
 
 
+@functools.cache
+def _parameters(function: str) -> TypeAdapter[Any]:
+    """What checks the parameters of a library function; made once, however many teams use the function."""
+    return TypeAdapter(_reward_class(function))
+
+
+@functools.cache
 def _component_schema(function: str) -> Schema:
     """A component with this function: the keys every component has, and the parameters of the function."""
     component = _schema(TeamTable)["$defs"]["Component"]
     own: Schema = {"description": "The team's own reward function."}
-    parameters = own if function == OWN_REWARD else plain(TypeAdapter(_reward_class(function)).json_schema())
+    parameters = own if function == OWN_REWARD else plain(_parameters(function).json_schema())
     for described in (parameters, *parameters.get("$defs", {}).values()):
         # The rest of a class's documentation is for readers of the code.
         described["description"] = described.get("description", "").partition("\n")[0]
@@ -1265,7 +1272,7 @@ def _parameter_faults(file: TomlFile, path: tuple[str, ...], table: Mapping[str,
     # A TOML date has no JSON form; as an empty table it fits no parameter that is a text or a number.
     written = json.dumps(parameters, default=lambda _: {})
     try:
-        TypeAdapter(_reward_class(table["function"])).validate_json(written, strict=True)
+        _parameters(table["function"]).validate_json(written, strict=True)
     except ValidationError as error:
         faults += file.faults(error, schema, under=path)
     return faults

@@ -358,6 +358,14 @@ def test_no_role_is_shared_and_none_has_a_managed_policy(assembly: Assembly) -> 
                 assert "ManagedPolicyArns" not in each["Properties"]
 
 
+def test_no_role_comes_near_the_size_that_its_policies_may_have(assembly: Assembly) -> None:
+    # IAM takes 10,240 characters in all the policies of a role; half of that leaves room for what references
+    # become. The library would split a policy that it adds to, and ours are handed to it as they are.
+    for stack in assembly.stacks:
+        for role, statements in policies(assembly.template(stack)).items():
+            assert len(json.dumps(statements, separators=(",", ":"))) < 5_120, (stack, role)
+
+
 def test_functions_write_to_their_own_logs_only(assembly: Assembly) -> None:
     template = assembly.template("rft-quotes-dev")
     statements = policies(template)
