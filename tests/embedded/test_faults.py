@@ -45,13 +45,14 @@ COMPONENTS = f"""
 function = "reward.py"
 weight = 0.0
 
-# Asks nobody, but gives the function the right to.
+# Asks hardly anybody, but gives the function the right to.
 [reward.components.judge]
 function = "judge"
 weight = 0.0
 model = "{JUDGE}"
 rubric = "A good answer is friendly."
 longest_answer = 1
+no_verdict_limit = 1.0
 """
 
 
@@ -89,9 +90,10 @@ def environment(
     text = text.replace("[reward]\n", "[reward]\ntimeout_seconds = 5\n")
     text = text.replace("[training]", f"{COMPONENTS}\n[training]")
     text += "\n[gates.rehearsal]\nrows = 1\n\n[gates.signal]\nprompts = 10\nflat = 1.0\n"
+    text += '\n[gates.filter]\ndrop = "flat"\nprompts = 10\n'
     project.settings.write_text(text + "\n[promotion]\nminimum_gain = -9.0\ntolerated_drop = 9.0\n")
     rows = project.root / "teams" / TEAM / "data/train.jsonl"
-    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:100]))
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:120]))
     platform = project.root / "teams/platform.toml"
     allowed = f'\n[judges."{JUDGE}"]\nregions = ["us-east-1", "us-east-2", "us-west-2"]\n'
     platform.write_text(platform.read_text() + allowed)
@@ -120,8 +122,9 @@ class Team:
 
     def at(self, run: Run, held: Injected, *, approve: bool = False) -> None:
         """Waits until something holds the run; approves its model first, where that is on the way."""
-        approved = not approve
+        approved, deadline = not approve, time.monotonic() + 90
         while not approved or not held.held(5):
+            assert time.monotonic() < deadline
             now = self.deployed.run(run.name)
             assert now.status == "RUNNING", now.cause or now.status
             approved = approved or self.approve(run)
