@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import contextvars
 import hashlib
+import itertools
 import json
 import operator
 import re
@@ -26,7 +27,7 @@ import time
 import types
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from functools import partialmethod
+from functools import cache, partialmethod
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -325,6 +326,11 @@ def _apply_bucket_properties(bucket: str, properties: Mapping[str, Any]) -> None
         s3._bucket_object_lock.setdefault(bucket, {"enabled": True, "default_retention": None})
 
 
+@cache
+def _s3_model() -> Any:
+    return botocore.session.get_session().get_service_model("s3")
+
+
 def _put_bucket(what: str, bucket: str, put: Callable[[str, bytes], Any], value: Mapping[str, Any]) -> None:
     """Calls an S3 operation of the emulator with the body an SDK would send.
 
@@ -332,8 +338,7 @@ def _put_bucket(what: str, bucket: str, put: Callable[[str, bytes], Any], value:
     Raises ValueError, which fails the resource, for a property S3 does not have and for what the emulator
     refuses.
     """
-    model = botocore.session.get_session().get_service_model("s3")
-    operation = model.operation_model(f"PutBucket{what}")
+    operation = _s3_model().operation_model(f"PutBucket{what}")
     shape: Any = operation.input_shape
     member = shape.serialization["payload"]
     parameters = {"Bucket": bucket, member: value}
@@ -539,10 +544,14 @@ def alarms() -> None:
     """
     stock = cloudwatch.record_metric
 
-    def record(namespace: str, metric_name: str, *arguments: Any, **named: Any) -> None:
-        stock(namespace, metric_name, *arguments, **named)
+    def record(
+        namespace: str, metric_name: str, value: float, unit: str = "None", dimensions: Any = None
+    ) -> None:
+        stock(namespace, metric_name, value, unit, dimensions)
+        measured = cloudwatch._dims_key(dimensions or {})
         for alarm in list(cloudwatch._alarms.values()):
-            if (alarm.get("Namespace"), alarm.get("MetricName")) == (namespace, metric_name):
+            named = (alarm.get("Namespace"), alarm.get("MetricName"))
+            if named == (namespace, metric_name) and _dimensions_of(alarm) == measured:
                 _evaluate(alarm)
 
     cloudwatch.record_metric, cloudwatch._evaluate_alarm = record, _evaluate
@@ -556,12 +565,21 @@ _BREACHES = {
 }
 
 
+def _dimensions_of(alarm: Mapping[str, Any]) -> str:
+    key: str = cloudwatch._dims_key({each["Name"]: each["Value"] for each in alarm.get("Dimensions") or ()})
+    return key
+
+
 def _evaluate(alarm: dict[str, Any]) -> None:
     """Looks at what the alarm's metric was in its last period, and tells when that is news."""
-    dimensions = {each["Name"]: each["Value"] for each in alarm.get("Dimensions") or ()}
-    key = (alarm.get("Namespace"), alarm.get("MetricName"), cloudwatch._dims_key(dimensions))
+    key = (alarm.get("Namespace"), alarm.get("MetricName"), _dimensions_of(alarm))
     since = time.time() - alarm.get("Period", 60)
-    points = [point for point in list(cloudwatch._metrics.get(key) or ()) if point["Timestamp"] >= since]
+    # The newest are last, and a long rehearsal has many that are older.
+    points = list(
+        itertools.takewhile(
+            lambda point: point["Timestamp"] >= since, reversed(list(cloudwatch._metrics.get(key) or ()))
+        )
+    )
     if not points:
         return
     statistic = alarm.get("ExtendedStatistic") or alarm.get("Statistic", "Average")

@@ -88,7 +88,7 @@ def synthesize(
 @pytest.fixture(scope="session")
 def assembly(synthesize: Synthesize) -> Path:
     """Both sample teams' dev stages, synthesized for the embedded AWS."""
-    package(REPOSITORY, "embedded", None, report=lambda _line: None)
+    package_repository()
     return synthesize(REPOSITORY, "quotes,support", "dev")
 
 
@@ -109,6 +109,12 @@ def zipped() -> Callable[[str], bytes]:
         return buffer.getvalue()
 
     return make
+
+
+def package_repository() -> Path:
+    """Packages what the repository holds, which changes nothing the second time; returns the folder."""
+    package(REPOSITORY, "embedded", None, report=lambda _line: None)
+    return REPOSITORY / "build" / "embedded"
 
 
 def shorten(settings: Path) -> None:
@@ -213,12 +219,14 @@ def _create_bucket(client: Clients, bucket: str) -> None:
 
 def _publish(client: Clients, assembly: Path, file: Mapping[str, Any]) -> str:
     source = assembly / file["source"]["path"]
-    body = _zipped(source) if file["source"]["packaging"] == "zip" else source.read_bytes()
     url = ""
     for destination in file["destinations"].values():
         region = client("s3").meta.region_name
         bucket, key = (_resolved(destination[each], region) for each in ("bucketName", "objectKey"))
-        client("s3").put_object(Bucket=bucket, Key=key, Body=body)
+        # Assets are named by their content, as the CDK CLI knows as well.
+        if "Contents" not in client("s3").list_objects_v2(Bucket=bucket, Prefix=key):
+            body = _zipped(source) if file["source"]["packaging"] == "zip" else source.read_bytes()
+            client("s3").put_object(Bucket=bucket, Key=key, Body=body)
         url = f"{client('s3').meta.endpoint_url}/{bucket}/{key}"
     return url
 

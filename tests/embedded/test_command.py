@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.embedded.conftest import shorten
+from tests.embedded.conftest import package_repository, shorten
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -28,6 +28,7 @@ class Command:
             shutil.copy(REPOSITORY / name, root / name)
         for name in (".venv", "node_modules"):
             (root / name).symlink_to(REPOSITORY / name)
+        shutil.copytree(package_repository(), root / "build" / "embedded")
         shorten(root / "teams/quotes/team.toml")
 
     def __call__(self, *words: str, seconds: float = 240, **variables: str) -> tuple[int, str]:

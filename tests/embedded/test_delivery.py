@@ -20,7 +20,7 @@ from rft.delivery import Cdk
 from rft.embedded.aws import ACCOUNT, REGION, EmbeddedAws
 from rft.retire import missing_teams
 from tests import documented
-from tests.embedded.conftest import shorten
+from tests.embedded.conftest import package_repository, shorten
 from tests.embedded.test_environment import Clients, ended
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -73,6 +73,7 @@ class Repository:
                 shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, root / name)
+        shutil.copytree(package_repository(), root / "build" / "embedded")
         for name, when in (("north", "on-deploy"), ("south", "manual")):
             folder = shutil.copytree(REPOSITORY / "teams" / "quotes", root / "teams" / name)
             text = (folder / "team.toml").read_text()

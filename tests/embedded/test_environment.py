@@ -19,7 +19,7 @@ from rft import doctor, fleet, lineage
 from rft.cloud import Cloud, Deployed, Run
 from rft.embedded.aws import ACCOUNT, REGION, EmbeddedAws
 from rft.packaging import package
-from tests.embedded.conftest import shorten
+from tests.embedded.conftest import package_repository, shorten
 
 Clients = Callable[[str], Any]
 Synthesize = Callable[[Path, str, str], Path]
@@ -457,6 +457,7 @@ class Project:
                 shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, root / name)
+        shutil.copytree(package_repository(), root / "build" / "embedded")
         shutil.copytree(REPOSITORY / "teams/quotes", root / "teams" / team)
         shutil.copy(REPOSITORY / "teams/platform.toml", root / "teams")
         text = self.settings.read_text()

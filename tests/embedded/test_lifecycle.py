@@ -14,7 +14,7 @@ from infra.config import load_platform
 from rft.cloud import Cloud, Deployed, Run
 from rft.embedded.aws import EmbeddedAws
 from rft.retirement import Item, Retirement
-from tests.embedded.conftest import shorten
+from tests.embedded.conftest import package_repository, shorten
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -62,7 +62,7 @@ class Fleet:
         settings.write_text(text)
         shorten(settings)
         # What is packaged depends on the reward and the code, which are those of the repository.
-        shutil.copytree(REPOSITORY / "build/embedded", root / "build/embedded")
+        shutil.copytree(package_repository(), root / "build" / "embedded")
         assembly = synthesize(root, "quotes,support", "")
         self.outputs = {
             stack: deploy(clients_of(aws.endpoint, region), assembly, stack)
