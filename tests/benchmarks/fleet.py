@@ -106,7 +106,7 @@ def library(folder: Path) -> None:
     found = {
         path.name.rpartition("@")[0]: path
         for name in ("aws_cdk", "constructs")
-        for place in importlib.util.find_spec(name).submodule_search_locations or []  # type: ignore[union-attr]
+        for place in importlib.util.find_spec(name).submodule_search_locations or []  # type: ignore[union-attr]  # it is there
         for path in Path(place).rglob("*.jsii.tgz")
     }
     for name in ARCHIVES:
