@@ -187,6 +187,8 @@ class EmbeddedAws:
                     "PATH": os.environ.get("PATH", os.defpath),
                     "HOME": str(self.data_dir / "home"),
                     "TMPDIR": str(self.data_dir / "tmp"),
+                    # The miniature's matrices are small: threads that share one only wait for each other.
+                    "OPENBLAS_NUM_THREADS": "1",
                 },
                 cwd=_PROJECT,
                 # The child ends when this pipe closes, so it cannot outlive a parent that was killed.
