@@ -29,12 +29,17 @@ STACK = "rft-quotes-dev"
 GATES = ("signal", "lock", "cost", "tripwires")
 
 
+def over(run: Run) -> bool:
+    """Says whether a run has ended; the emulator says that it has failed a little before it says why."""
+    return run.status != "RUNNING" and (run.status != "FAILED" or bool(run.cause))
+
+
 def ended(deployed: Deployed, run: Run, seconds: float = 240) -> Run:
     deadline = time.monotonic() + seconds
-    while run.status == "RUNNING" and time.monotonic() < deadline:
+    while not over(run) and time.monotonic() < deadline:
         time.sleep(0.3)
         run = deployed.run(run.name)
-    assert run.status != "RUNNING", f"{run.name} goes on after {seconds} s"
+    assert over(run), f"{run.name} goes on after {seconds} s"
     return run
 
 

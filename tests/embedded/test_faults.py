@@ -15,7 +15,7 @@ from infra.states import WORKFLOW
 from rft.cloud import Cloud, Deployed, Run
 from rft.embedded.aws import EmbeddedAws
 from rft.embedded.faults import ENTER_STATE, Fault, Injected
-from tests.embedded.test_environment import Project, eventually, lock_of
+from tests.embedded.test_environment import Project, eventually, lock_of, over
 
 TEAM = "faulty"
 STACK = f"rft-{TEAM}-dev"
@@ -140,7 +140,7 @@ class Team:
     def ended(self, run: Run) -> Run:
         """The run when it has ended, its model approved if that is asked for."""
         asked, deadline = False, time.monotonic() + 90
-        while (run := self.deployed.run(run.name)).status == "RUNNING":
+        while not over(run := self.deployed.run(run.name)):
             assert time.monotonic() < deadline
             asked = asked or self.approve(run)
             time.sleep(0.15)
