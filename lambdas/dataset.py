@@ -417,7 +417,7 @@ def to_try(stream: Stream, count: int) -> list[dict[str, Any]]:
 
 def without(stream: Stream, lines: Set[int]) -> Iterator[bytes]:
     """Yields the rows of a checked training file, byte by byte as they are, except those on these lines."""
-    for number, raw in enumerate(_lines(stream, hashlib.sha256(), TRAINING_ROW_BYTES), 1):
+    for number, raw in enumerate(_lines(stream, None, TRAINING_ROW_BYTES), 1):
         if raw is not None and number not in lines:
             yield raw + b"\n"
 
@@ -427,7 +427,7 @@ def _picked(stream: Stream, count: int, *, leave_out: Set[int]) -> list[tuple[in
     # A heap of the smallest, kept with its largest on top: hence the negated hash.
     picked: list[tuple[int, int, bytes]] = []
     taken: set[int] = set()
-    for number, raw in enumerate(_lines(stream, hashlib.sha256(), EVALUATION_ROW_BYTES), 1):
+    for number, raw in enumerate(_lines(stream, None, EVALUATION_ROW_BYTES), 1):
         if raw is None:
             continue
         roles, texts = _prompt(_rows.decode(raw))
@@ -503,10 +503,10 @@ class _Sha256:
             self._free.release()
 
 
-class _Hashed(io.RawIOBase):
-    """A stream as a raw file, hashed piece by piece as it is read."""
+class _Raw(io.RawIOBase):
+    """A stream as a raw file, hashed piece by piece as it is read where anybody asks for a hash."""
 
-    def __init__(self, stream: Stream, digest: Any) -> None:
+    def __init__(self, stream: Stream, digest: _Sha256 | None) -> None:
         self._stream = stream
         self._digest = digest
 
@@ -515,14 +515,15 @@ class _Hashed(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         piece = self._stream.read(len(buffer))
-        self._digest.update(piece)
+        if self._digest is not None:
+            self._digest.update(piece)
         buffer[: len(piece)] = piece
         return len(piece)
 
 
-def _lines(stream: Stream, digest: Any, longest: int) -> Iterator[bytes | None]:
-    """Yields the lines of a file without newline, None for those that are too long; hashes all it reads."""
-    file = io.BufferedReader(_Hashed(stream, digest), _BUFFER)
+def _lines(stream: Stream, digest: _Sha256 | None, longest: int) -> Iterator[bytes | None]:
+    """Yields the lines of a file without newline, None for those that are too long."""
+    file = io.BufferedReader(_Raw(stream, digest), _BUFFER)
     while line := file.readline(longest + 1):
         if line.endswith(b"\n"):
             yield line[:-1]
